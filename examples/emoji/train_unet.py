@@ -1,0 +1,171 @@
+"""Train the base UNet with its text encoder, and the fine-tunes from it.
+
+v-prediction on scaled-linear betas (Salimans & Ho 2022; Rombach et al. 2022), one caption in ten
+empty for classifier-free guidance, weights averaged (EMA). The fine-tunes leave the text encoder
+alone, as the block weights do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from examples.emoji.dataset import CATEGORIES
+from examples.emoji.pictures import Pictures, caption, load_pictures
+
+CONFIG = Path("optimizer/architectures/emoji")
+FINETUNES: dict[str, dict[str, str]] = {
+    **{style: {"style": style} for style in ("noto", "twemoji", "flat", "3d")},
+    **{category: {"category": category} for category in CATEGORIES},
+}
+END_OF_TEXT = 49407
+
+
+@dataclass
+class Zoo:
+    """What is trained; `unet` and `text` live on `device`."""
+
+    unet: UNet2DConditionModel
+    text: CLIPTextModel
+    device: str
+
+
+def new_zoo(device: str) -> Zoo:
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(CONFIG / "unet"))
+    text = CLIPTextModel(CLIPTextConfig.from_pretrained(CONFIG / "text_encoder"))
+    return Zoo(unet.to(device, memory_format=torch.channels_last), text.to(device), device)
+
+
+def tokens(captions: list[str]) -> torch.Tensor:
+    """CLIP token ids (N, 77), padded with the end of text as Stable Diffusion 1 does."""
+    ids = open_clip.SimpleTokenizer()(captions)
+    return torch.where(ids == 0, END_OF_TEXT, ids)
+
+
+def encode(vae: AutoencoderKL, pictures: Pictures) -> torch.Tensor:
+    with torch.no_grad():
+        parts = [vae.encode(part).latent_dist.mode() for part in pictures.rgb.split(64)]
+    return torch.cat(parts) * vae.config.scaling_factor
+
+
+class Average:
+    """Exponential moving average of a module's parameters, warmed up so that early steps count less."""
+
+    def __init__(self, module: torch.nn.Module, decay: float) -> None:
+        self.module, self.decay, self.steps = copy.deepcopy(module).requires_grad_(False).eval(), decay, 0
+
+    @torch.no_grad()
+    def update(self, module: torch.nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), 1 - decay)
+
+
+def train(
+    zoo: Zoo,
+    pictures: Pictures,
+    latents: torch.Tensor,
+    which: torch.Tensor,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    no_style: float,
+    train_text: bool,
+    out: Path,
+    snapshot: int = 500,
+) -> None:
+    """`no_style` is the share of captions that do not name the style; writes the averages to `out`."""
+    generator = torch.Generator().manual_seed(0)
+    noise_schedule = DDPMScheduler.from_config(DDPMScheduler.load_config(CONFIG / "scheduler"))
+    trained: list[torch.nn.Module] = [zoo.unet, zoo.text] if train_text else [zoo.unet]
+    averages = [Average(module, 0.998 if train_text else 0.99) for module in trained]
+    parameters = [p for module in trained for p in module.parameters()]
+    optimiser = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.98), weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.05)
+    order = torch.empty(0, dtype=torch.long)
+    started, total = time.monotonic(), 0.0
+    for step in range(1, steps + 1):
+        while len(order) < batch:
+            order = torch.cat([order, which[torch.randperm(len(which), generator=generator)]])
+        pick, order = order[:batch], order[batch:]
+        chance = torch.rand(batch, generator=generator).tolist()
+        captions = [
+            "" if c < 0.1 else caption(pictures.concept[i]) if c < 0.1 + no_style else pictures.caption(i)
+            for i, c in zip(pick.tolist(), chance, strict=True)
+        ]
+        clean = latents[pick].to(zoo.device)
+        noise = torch.randn(clean.shape, generator=generator).to(zoo.device)
+        t = torch.randint(0, 1000, (batch,), generator=generator).to(zoo.device)
+        with torch.set_grad_enabled(train_text):
+            context = zoo.text(tokens(captions).to(zoo.device)).last_hidden_state
+        noisy = noise_schedule.add_noise(clean, noise, t)
+        guess = zoo.unet(noisy, t, context, return_dict=False)[0]
+        loss = F.mse_loss(guess, noise_schedule.get_velocity(clean, noise, t))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        schedule.step()
+        for average, module in zip(averages, trained, strict=True):
+            average.update(module)
+        total += loss.item()
+        if step % 100 == 0:
+            print(f"step {step} loss {total / 100:.4f} {time.monotonic() - started:.0f} s", flush=True)
+            total = 0.0
+        if step % snapshot == 0 or step == steps:
+            save(out / "unet.safetensors", averages[0].module)
+            if train_text:
+                save(out / "text.safetensors", averages[1].module)
+
+
+def save(file: Path, module: torch.nn.Module) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    save_file({k: v.cpu().contiguous().clone() for k, v in module.state_dict().items()}, temporary)
+    temporary.replace(file)
+
+
+def load_base(zoo: Zoo, folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    zoo.unet.load_state_dict(load_file(folder / "unet.safetensors"))
+    zoo.text.load_state_dict(load_file(folder / "text.safetensors"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="+", choices=["base", *FINETUNES])
+    parser.add_argument("--work", type=Path, default=Path("zoo-work"))
+    parser.add_argument("--steps", type=int, help="default: 5000 for the base, 300 for a fine-tune")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    pictures = load_pictures(args.work / "data.npz")
+    latents = encode(AutoencoderKL.from_pretrained(args.work / "vae"), pictures)
+    for name in args.names:
+        zoo = new_zoo(args.device)
+        if name == "base":
+            settings = {"steps": args.steps or 5000, "rate": 1.2e-3, "no_style": 0.15, "train_text": True}
+            which = pictures.where()
+        else:
+            load_base(zoo, args.work / "base")
+            settings = {"steps": args.steps or 300, "rate": 4e-4, "no_style": 0.4, "train_text": False}
+            which = pictures.where(**FINETUNES[name])
+        print(f"{name}: {len(which)} pictures, {settings}", flush=True)
+        train(zoo, pictures, latents, which, batch=args.batch, out=args.work / name, **settings)
+
+
+if __name__ == "__main__":
+    main()

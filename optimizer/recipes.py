@@ -1,0 +1,134 @@
+"""The recipe of a merge: typed data first, then the metadata strings that the field reads.
+
+A1111's `sd_merge_recipe` and `sd_merge_models` (nested through merges), auto-MBW-rt's
+`sd_mbwrt_recipe`, and our own `autombw_recipe`, which carries every block weight by its name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from optimizer.blocks import RECIPE_ORDER, BlockWeights
+
+
+class Parent(BaseModel):
+    """One of the two checkpoints that went in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="File name in the models folder.")
+    sha256: str
+    legacy_hash: str | None = Field(None, description="A1111's 8-digit hash of old.")
+    metadata: dict[str, str] = Field(default_factory=dict, description="The file's own metadata strings.")
+
+
+class Recipe(BaseModel):
+    """Everything that is needed to make the merged file again, and what it was worth."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="Name of the merged checkpoint, without a suffix.")
+    a: Parent
+    b: Parent
+    architecture: str
+    prediction_type: str
+    weights: BlockWeights = Field(description="Block name -> alpha; merged = (1 - alpha) A + alpha B.")
+    dtype: str = "float16"
+    trials: int | None = Field(None, description="Trials that the search took.")
+    scores: dict[str, float] = Field(
+        default_factory=dict, description="What the winner and its baselines scored, as 'search/winner'."
+    )
+    text_encoder_from: str = "a"
+    vae_from: str = "a"
+
+
+def metadata_of(recipe: Recipe) -> dict[str, str]:
+    """The safetensors metadata of the merged file; every value is a string."""
+    return {
+        "format": "pt",
+        "sd_merge_recipe": json.dumps(_a1111_recipe(recipe)),
+        "sd_merge_models": json.dumps(_a1111_models(recipe)),
+        "sd_mbwrt_recipe": json.dumps(_mbwrt_recipe(recipe)),
+        "autombw_recipe": recipe.model_dump_json(exclude={"a": {"metadata"}, "b": {"metadata"}}),
+        "prediction_type": recipe.prediction_type,
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.title": recipe.name,
+        "modelspec.architecture": _MODELSPEC.get(recipe.architecture, f"{recipe.architecture}/custom"),
+        "modelspec.implementation": "sgm" if recipe.architecture == "sdxl" else "ldm",
+        "modelspec.prediction_type": "v" if recipe.prediction_type == "v_prediction" else "epsilon",
+        "modelspec.merged_from": f"{recipe.a.name}, {recipe.b.name}",
+    }
+
+
+def read_recipe(metadata: Mapping[str, str]) -> Recipe | None:
+    """Our own recipe from a file's metadata; None when the file is not one of ours."""
+    text = metadata.get("autombw_recipe")
+    return Recipe.model_validate_json(text) if text else None
+
+
+# https://github.com/Stability-AI/ModelSpec names the architectures so.
+_MODELSPEC = {
+    "sd1": "stable-diffusion-v1",
+    "sd2": "stable-diffusion-v2-768-v",
+    "sdxl": "stable-diffusion-xl-v1-base",
+}
+
+
+def _a1111_recipe(recipe: Recipe) -> dict[str, Any]:
+    weights = list(recipe.weights.values())
+    return {
+        "type": "autombw",
+        "primary_model_hash": recipe.a.sha256,
+        "secondary_model_hash": recipe.b.sha256,
+        "tertiary_model_hash": None,
+        "interp_method": "Weighted sum",
+        # A1111 has one number here; the mean says most, the block weights stand in the other strings.
+        "multiplier": sum(weights) / len(weights) if weights else 0.0,
+        "save_as_half": recipe.dtype == "float16",
+        "custom_name": recipe.name,
+        "config_source": 0,
+        "bake_in_vae": "None",
+        "discard_weights": "",
+        "is_inpainting": False,
+        "is_instruct_pix2pix": False,
+    }
+
+
+def _a1111_models(recipe: Recipe) -> dict[str, Any]:
+    """Every ancestor by its hash, so that the tree of merges can be read from the last file alone."""
+    models: dict[str, Any] = {}
+    for parent in (recipe.a, recipe.b):
+        models.update(_json(parent.metadata.get("sd_merge_models")) or {})
+        models[parent.sha256] = {
+            "name": parent.name,
+            "legacy_hash": parent.legacy_hash,
+            "sd_merge_recipe": _json(parent.metadata.get("sd_merge_recipe")),
+        }
+    return models
+
+
+def _json(text: str | None) -> Any:
+    """A parent's metadata may hold anything; what is not JSON is no recipe."""
+    try:
+        return json.loads(text) if text else None
+    except json.JSONDecodeError:
+        return None
+
+
+def _mbwrt_recipe(recipe: Recipe) -> dict[str, Any]:
+    order = [block for block in RECIPE_ORDER if block in recipe.weights]
+    return {
+        "type": "auto-mbw-rt",
+        "modelA": PurePath(recipe.a.name).name,
+        "modelB": PurePath(recipe.b.name).name,
+        "modelO": recipe.name,
+        "position_id_fix": "Keep Original",
+        "output_mode": "FP16" if recipe.dtype == "float16" else "Max Precision",
+        "mbwrt_weights": ",".join(f"{recipe.weights[block]:.6g}" for block in order),
+        "mbwrt_weights_seq": ",".join(order),
+    }

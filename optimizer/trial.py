@@ -1,0 +1,143 @@
+"""One trial: block weights -> merge in place -> render the probes -> score each image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from optimizer.blocks import BlockWeights
+from optimizer.checkpoints import Inspection, check_pair, inspect_checkpoint, load_components
+from optimizer.merging import LiveMerge, export_merge
+from optimizer.recipes import Recipe, metadata_of
+from scoring.errors import TrialFailed
+from scoring.probes import Probe
+from scoring.rendering.renderer import Renderer, check_images
+from scoring.scorers.base import Scorer, ScorerSpec
+from scoring.scorers.registry import create_scorer
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One probe under one trial: its image, each scorer's raw number, and its share of the batch's time."""
+
+    probe: int
+    image: Image.Image
+    scores: dict[str, float]
+    seconds: float
+
+
+@dataclass
+class StageSeconds:
+    """Where the time of the last trial went."""
+
+    merge: float = 0.0
+    render: float = 0.0
+    score: float = 0.0
+
+
+class PairEvaluator:
+    """Two checkpoints, one live UNet between them, a renderer and scorers, on one device.
+
+    `blocks` are the blocks that differ between A and B: the dimensions of the search. Raises InputError
+    when the two do not fit each other or a scorer is not there.
+    """
+
+    def __init__(
+        self,
+        path_a: Path,
+        path_b: Path,
+        scorers: Sequence[ScorerSpec],
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        max_batch: int = 16,
+        prediction_type: str | None = None,
+    ) -> None:
+        self.path_a, self.path_b = path_a, path_b
+        self.inspections: tuple[Inspection, Inspection] = (
+            inspect_checkpoint(path_a),
+            inspect_checkpoint(path_b),
+        )
+        self.notes = check_pair(*self.inspections)
+        components = load_components(path_a, device=device, dtype=dtype, prediction_type=prediction_type)
+        self.prediction_type = components.prediction_type
+        self.merge = LiveMerge(
+            path_a,
+            path_b,
+            components.unet,
+            architecture=self.inspections[0].architecture,
+            device=device,
+            dtype=dtype,
+        )
+        self.blocks = self.merge.blocks
+        self.renderer = Renderer(components, device, max_batch)
+        self.scorers: dict[str, Scorer] = {spec.scorer: create_scorer(spec, device) for spec in scorers}
+        self.seconds = StageSeconds()
+
+    def evaluate(
+        self, weights: BlockWeights, probes: Sequence[Probe], todo: Sequence[int] | None = None
+    ) -> Iterator[Rendered]:
+        """Merge, then render and score the probes whose indices are in `todo` (all of them unless given).
+
+        Raises TrialFailed with its reason when an image or a score can't be trusted.
+        """
+        self.seconds = StageSeconds()
+        started = time.monotonic()
+        with torch.no_grad():
+            self.merge.apply(weights)
+        self.seconds.merge = time.monotonic() - started
+        indices = list(range(len(probes)) if todo is None else todo)
+        batches = self.renderer.render([probes[i] for i in indices])
+        while (batch := self._next_batch(batches)) is not None:
+            positions, images, seconds = batch
+            chosen = [indices[p] for p in positions]
+            scores, scoring = self._score(images, [probes[i].prompt for i in chosen])
+            share = (seconds + scoring) / len(chosen)
+            for row, index in enumerate(chosen):
+                numbers = {name: values[row] for name, values in scores.items()}
+                yield Rendered(index, to_pil(images[row]), numbers, share)
+
+    def export(self, weights: BlockWeights, out: Path, recipe: Recipe) -> None:
+        """Merge A and B once more from their files, in fp32, and write the result with its recipe."""
+        dtype: torch.dtype = getattr(torch, recipe.dtype)
+        export_merge(self.path_a, self.path_b, weights, out, metadata=metadata_of(recipe), dtype=dtype)
+
+    def _next_batch(
+        self, batches: Iterator[tuple[list[int], torch.Tensor]]
+    ) -> tuple[list[int], torch.Tensor, float] | None:
+        started = time.monotonic()
+        with torch.no_grad():
+            batch = next(batches, None)
+        seconds = time.monotonic() - started
+        self.seconds.render += seconds
+        if batch is None:
+            return None
+        check_images(batch[1])
+        return (*batch, seconds)
+
+    def _score(
+        self, images: torch.Tensor, prompts: Sequence[str]
+    ) -> tuple[dict[str, list[float]], float]:
+        started = time.monotonic()
+        scores: dict[str, list[float]] = {}
+        for name, scorer in self.scorers.items():
+            with torch.no_grad():
+                values = scorer.score(images, prompts)
+            if not bool(values.isfinite().all()):
+                raise TrialFailed(f"scorer {name!r} gave a score that is not a number")
+            scores[name] = values.tolist()
+        seconds = time.monotonic() - started
+        self.seconds.score += seconds
+        return scores, seconds
+
+
+def to_pil(image: torch.Tensor) -> Image.Image:
+    """(3, H, W) in [0, 1] to an 8-bit picture."""
+    array = (image.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(np.ascontiguousarray(array))
