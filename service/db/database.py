@@ -1,0 +1,107 @@
+"""Sessions, and the one way in which a state changes: checked, recorded as an event, in one transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.db.engine import READ_ONLY, open_engine
+from service.db.migrate import upgrade
+from service.db.models import Event, Job, Node, Trial
+from service.db.records import Lease
+from service.db.states import (
+    JOB_AT_REST,
+    JOB_MOVES,
+    NODE_FINAL,
+    NODE_MOVES,
+    TRIAL_MOVES,
+    NodeState,
+    TrialState,
+    check_move,
+    job_state_of,
+)
+from service.errors import LeaseLost, NotFound
+
+
+class Database:
+    """A database of this version's schema; opening one upgrades it.
+
+    Raises InputError on a bad URL and on a database that a newer autombw wrote.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = open_engine(url)
+        upgrade(self.engine)
+        self._reading_engine = self.engine.execution_options(**{READ_ONLY: True})
+
+    def close(self) -> None:
+        """Give every connection back."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _write(self) -> Iterator[Session]:
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def _read(self) -> Iterator[Session]:
+        with Session(self._reading_engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+
+def record(
+    session: Session, job_id: str, kind: str, data: dict[str, Any], node_id: int | None = None
+) -> None:
+    """Add an event row to this transaction."""
+    session.add(Event(job_id=job_id, node_id=node_id, kind=kind, data=data, at=time.time()))
+
+
+def move_node(session: Session, node: Node, state: NodeState, reason: str | None = None) -> None:
+    """Move a node, with its events, and its job with it. Raises Conflict on an illegal move."""
+    check_move(NODE_MOVES, f"node {node.position} of job {node.job_id}", node.state, state)
+    old, node.state, node.reason = node.state, state, reason
+    if state is not NodeState.RUNNING:
+        node.lease_owner = node.heartbeat_at = None
+    if state in NODE_FINAL:
+        node.ended_at = time.time()
+    data = {"position": node.position, "from": old, "to": state, "reason": reason}
+    record(session, node.job_id, "node.state", data, node.id)
+    _follow(session, node.job)
+
+
+def move_trial(session: Session, trial: Trial, state: TrialState) -> None:
+    """Move a trial. Raises Conflict on an illegal move."""
+    check_move(TRIAL_MOVES, f"trial {trial.number} ({trial.kind})", trial.state, state)
+    trial.state, trial.ended_at = state, time.time()
+
+
+def job_of(session: Session, job_id: str) -> Job:
+    """The job, or NotFound."""
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound(f"there is no job {job_id!r}; GET /api/v1/jobs or `autombw status` lists them")
+    return job
+
+
+def leased_node(session: Session, lease: Lease) -> Node:
+    """The node, locked for this transaction. Raises LeaseLost unless `lease` is still its lease."""
+    node = session.scalars(select(Node).where(Node.id == lease.node_id).with_for_update()).one()
+    if node.lease != lease.number or node.state is not NodeState.RUNNING:
+        raise LeaseLost(
+            f"lease {lease.number} of node {node.id} ended: it is {node.state}, lease {node.lease}"
+        )
+    return node
+
+
+def _follow(session: Session, job: Job) -> None:
+    state = job_state_of(node.state for node in job.nodes)
+    if state is job.state:
+        return
+    check_move(JOB_MOVES, f"job {job.id}", job.state, state)
+    record(session, job.id, "job.state", {"from": job.state, "to": state})
+    job.state, job.ended_at = state, time.time() if state in JOB_AT_REST else None

@@ -1,0 +1,167 @@
+"""The tables: jobs, nodes, trials, renders, scores, checkpoints, events.
+
+Portable to PostgreSQL: no SQLite-only types; enums are short strings; times are seconds since 1970
+(UTC) as floats, so that a lease is compared with the same number on both.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Enum, Float, ForeignKey, Integer, MetaData, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from service.db.states import JobState, NodeState, TrialKind, TrialState
+
+# SQLite gives rowids only to INTEGER primary keys.
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+def state_column(states: type[StrEnum]) -> Enum:
+    """An enum kept as its value in a short string, without a database type or check to migrate."""
+    return Enum(
+        states,
+        native_enum=False,
+        create_constraint=False,
+        length=20,
+        values_callable=lambda kind: [member.value for member in kind],
+    )
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations can drop them on any database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: JSON, float: Float(53)}
+
+
+class Job(Base):
+    """What a person asked for: a tree of nodes (one node for a pair)."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    state: Mapped[JobState] = mapped_column(state_column(JobState), default=JobState.QUEUED, index=True)
+    priority: Mapped[int] = mapped_column(default=0)
+    request: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    ended_at: Mapped[float | None]
+    nodes: Mapped[list[Node]] = relationship(back_populates="job", order_by="Node.position")
+
+
+class Node(Base):
+    """One merge A + B -> O. Each input is a model of the models folder or the output of another node.
+
+    `lease` counts the times the node was leased: the number is the fence of every write. `plan` is all
+    that a worker needs (probes, held-out probes, scorers, tally, search), resolved when it was queued.
+    """
+
+    __tablename__ = "nodes"
+    __table_args__ = (UniqueConstraint("job_id", "position"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    position: Mapped[int]
+    state: Mapped[NodeState] = mapped_column(state_column(NodeState), default=NodeState.READY, index=True)
+    a_model: Mapped[str | None] = mapped_column(String(300))
+    b_model: Mapped[str | None] = mapped_column(String(300))
+    a_node_id: Mapped[int | None] = mapped_column(ForeignKey("nodes.id"))
+    b_node_id: Mapped[int | None] = mapped_column(ForeignKey("nodes.id"))
+    a_sha256: Mapped[str | None] = mapped_column(String(64))
+    b_sha256: Mapped[str | None] = mapped_column(String(64))
+    output: Mapped[str] = mapped_column(String(300), index=True)
+    plan: Mapped[dict[str, Any]]
+    reason: Mapped[str | None]
+    stop_reason: Mapped[str | None]
+    failed_in_row: Mapped[int] = mapped_column(default=0)
+    lease: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None] = mapped_column(String(200))
+    lease_seconds: Mapped[float] = mapped_column(default=0.0)
+    heartbeat_at: Mapped[float | None]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    started_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+    job: Mapped[Job] = relationship(back_populates="nodes")
+
+
+class Trial(Base):
+    """One set of block weights of a node with its score (the tally); no score unless it is done."""
+
+    __tablename__ = "trials"
+    __table_args__ = (UniqueConstraint("node_id", "kind", "number"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    node_id: Mapped[int] = mapped_column(ForeignKey("nodes.id"))
+    kind: Mapped[TrialKind] = mapped_column(state_column(TrialKind))
+    number: Mapped[int]
+    state: Mapped[TrialState] = mapped_column(state_column(TrialState), default=TrialState.OPEN)
+    weights: Mapped[dict[str, Any]]
+    score: Mapped[float | None]
+    reason: Mapped[str | None]
+    seconds: Mapped[float | None]
+    timings: Mapped[dict[str, Any] | None]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+    ended_at: Mapped[float | None]
+
+
+class Render(Base):
+    """One probe rendered under one trial; the image lies under its sha256."""
+
+    __tablename__ = "renders"
+    __table_args__ = (UniqueConstraint("trial_id", "probe"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"))
+    probe: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    seconds: Mapped[float]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Score(Base):
+    """The raw number of one scorer for one render."""
+
+    __tablename__ = "scores"
+
+    render_id: Mapped[int] = mapped_column(ForeignKey("renders.id"), primary_key=True)
+    scorer: Mapped[str] = mapped_column(String(100), primary_key=True)
+    value: Mapped[float]
+
+
+class Checkpoint(Base):
+    """A merged checkpoint that was written, inspected and hashed: the output of its node."""
+
+    __tablename__ = "checkpoints"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    node_id: Mapped[int | None] = mapped_column(ForeignKey("nodes.id"), unique=True)
+    name: Mapped[str] = mapped_column(String(300))
+    path: Mapped[str]
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    inspection: Mapped[dict[str, Any]]
+    recipe: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Event(Base):
+    """Something that changed, in order: what the event stream and the page read."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    node_id: Mapped[int | None] = mapped_column(ForeignKey("nodes.id"))
+    kind: Mapped[str] = mapped_column(String(60))
+    data: Mapped[dict[str, Any]]
+    at: Mapped[float] = mapped_column(default=time.time)

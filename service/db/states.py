@@ -1,0 +1,123 @@
+"""The states of jobs, nodes and trials, and every legal move between them, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+from service.errors import Conflict
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FAILED = "failed"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+class NodeState(StrEnum):
+    WAITING = "waiting"  # for the nodes it merges
+    READY = "ready"
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXPORT_FAILED = "export_failed"  # searched and scored, only the file is missing
+    FAILED = "failed"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+class TrialState(StrEnum):
+    OPEN = "open"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class TrialKind(StrEnum):
+    SEARCH = "search"
+    HELDOUT_A = "heldout_a"
+    HELDOUT_B = "heldout_b"
+    HELDOUT_UNIFORM = "heldout_uniform"
+    HELDOUT_WINNER = "heldout_winner"
+
+
+HELDOUT_KINDS = (
+    TrialKind.HELDOUT_A,
+    TrialKind.HELDOUT_B,
+    TrialKind.HELDOUT_UNIFORM,
+    TrialKind.HELDOUT_WINNER,
+)
+
+JOB_MOVES: Mapping[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset(
+        {JobState.QUEUED, JobState.PAUSED, JobState.FAILED, JobState.DONE, JobState.CANCELLED}
+    ),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED}),
+    JobState.FAILED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.DONE: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
+NODE_MOVES: Mapping[NodeState, frozenset[NodeState]] = {
+    NodeState.WAITING: frozenset({NodeState.READY, NodeState.PAUSED, NodeState.CANCELLED}),
+    NodeState.READY: frozenset({NodeState.RUNNING, NodeState.PAUSED, NodeState.CANCELLED}),
+    NodeState.RUNNING: frozenset(
+        {
+            NodeState.READY,
+            NodeState.PAUSED,
+            NodeState.EXPORT_FAILED,
+            NodeState.FAILED,
+            NodeState.DONE,
+            NodeState.CANCELLED,
+        }
+    ),
+    NodeState.PAUSED: frozenset({NodeState.READY, NodeState.CANCELLED}),
+    NodeState.EXPORT_FAILED: frozenset({NodeState.READY, NodeState.CANCELLED}),
+    NodeState.FAILED: frozenset({NodeState.READY, NodeState.CANCELLED}),
+    NodeState.DONE: frozenset(),
+    NodeState.CANCELLED: frozenset(),
+}
+
+TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
+    TrialState.OPEN: frozenset({TrialState.DONE, TrialState.FAILED, TrialState.CANCELLED}),
+    TrialState.DONE: frozenset(),
+    TrialState.FAILED: frozenset(),
+    TrialState.CANCELLED: frozenset(),
+}
+
+JOB_FINAL = frozenset(state for state, moves in JOB_MOVES.items() if not moves)
+JOB_AT_REST = JOB_FINAL | {JobState.FAILED, JobState.PAUSED}
+"""States in which nothing more happens until a person acts."""
+
+NODE_FINAL = frozenset(state for state, moves in NODE_MOVES.items() if not moves)
+NODE_RETRIABLE = frozenset({NodeState.PAUSED, NodeState.EXPORT_FAILED, NodeState.FAILED})
+
+
+State = TypeVar("State", bound=StrEnum)
+
+
+def check_move(moves: Mapping[State, frozenset[State]], what: str, old: State, new: State) -> None:
+    """Raise Conflict unless `what` may go from `old` to `new`."""
+    if new not in moves[old]:
+        legal = ", ".join(sorted(moves[old])) or "nothing: it is final"
+        raise Conflict(f"{what} is {old.value} and cannot become {new.value}; it can become {legal}")
+
+
+def job_state_of(nodes: Iterable[NodeState]) -> JobState:
+    """The state of a job, from the states of its nodes: the liveliest of them decides."""
+    present = set(nodes)
+    if NodeState.RUNNING in present:
+        return JobState.RUNNING
+    if NodeState.READY in present:
+        return JobState.QUEUED
+    if present & {NodeState.FAILED, NodeState.EXPORT_FAILED}:
+        return JobState.FAILED
+    if NodeState.PAUSED in present:
+        return JobState.PAUSED
+    if NodeState.CANCELLED in present:
+        return JobState.CANCELLED
+    return JobState.QUEUED if NodeState.WAITING in present else JobState.DONE

@@ -1,0 +1,191 @@
+"""Trials, renders and scores in the store."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Select, func, insert, select
+from sqlalchemy.orm import Session
+
+from service.db.database import Database, leased_node, move_trial, record
+from service.db.models import Node, Render, Score, Trial
+from service.db.records import Lease, NewRender, RenderRecord, TrialRecord
+from service.db.states import TrialKind, TrialState
+from service.errors import NotFound
+
+
+class TrialStore(Database):
+    """The storage contract of what a node's trials produce."""
+
+    def open_trial(
+        self, lease: Lease, kind: TrialKind, number: int, weights: Mapping[str, float]
+    ) -> TrialRecord:
+        """Begin a trial; the one that a killed worker left open is returned as it was. Raises LeaseLost."""
+        with self._write() as session:
+            node = leased_node(session, lease)
+            trial = session.scalars(_trial(node.id, kind, number)).one_or_none()
+            if trial is None:
+                trial = Trial(
+                    node_id=node.id, kind=kind, number=number, state=TrialState.OPEN, weights=dict(weights)
+                )
+                session.add(trial)
+                session.flush()
+                record(session, node.job_id, "trial.opened", {"kind": kind, "number": number}, node.id)
+            return TrialRecord.model_validate(trial)
+
+    def find_trial(self, node_id: int, kind: TrialKind, number: int) -> TrialRecord | None:
+        """A trial of a node by its kind and number; None where it was never opened."""
+        with self._read() as session:
+            trial = session.scalars(_trial(node_id, kind, number)).one_or_none()
+            return None if trial is None else TrialRecord.model_validate(trial)
+
+    def trial(self, trial_id: int) -> TrialRecord:
+        """One trial. Raises NotFound."""
+        with self._read() as session:
+            trial = session.get(Trial, trial_id)
+            if trial is None:
+                raise NotFound(
+                    f"there is no trial {trial_id}; the job's trials are at GET …/jobs/<id>/trials"
+                )
+            return TrialRecord.model_validate(trial)
+
+    def trials(
+        self,
+        node_id: int,
+        *,
+        kinds: Sequence[TrialKind] = tuple(TrialKind),
+        states: Sequence[TrialState] = tuple(TrialState),
+        after: int = -1,
+        limit: int | None = None,
+    ) -> list[TrialRecord]:
+        """Trials of a node of these kinds and states, by number, from the one after number `after`."""
+        wanted = (
+            select(Trial)
+            .where(Trial.node_id == node_id, Trial.number > after)
+            .where(Trial.kind.in_(kinds), Trial.state.in_(states))
+            .order_by(Trial.number, Trial.id)
+            .limit(limit)
+        )
+        with self._read() as session:
+            return [TrialRecord.model_validate(trial) for trial in session.scalars(wanted)]
+
+    def ended_trials(self, node_id: int) -> list[tuple[int, dict[str, float], float | None, float]]:
+        """(number, weights, score or None when failed, seconds) of every search trial that ended, by number."""
+        wanted = (
+            select(Trial.number, Trial.weights, Trial.score, Trial.seconds)
+            .where(Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH)
+            .where(Trial.state.in_([TrialState.DONE, TrialState.FAILED]))
+            .order_by(Trial.number)
+        )
+        with self._read() as session:
+            return [(n, dict(w), score, seconds or 0.0) for n, w, score, seconds in session.execute(wanted)]
+
+    def best_trial(self, node_id: int) -> TrialRecord | None:
+        """The search trial of the highest score, the earliest of equals; None before one is done."""
+        wanted = (
+            select(Trial)
+            .where(Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH, Trial.state == TrialState.DONE)
+            .order_by(Trial.score.desc(), Trial.number)
+            .limit(1)
+        )
+        with self._read() as session:
+            trial = session.scalars(wanted).one_or_none()
+            return None if trial is None else TrialRecord.model_validate(trial)
+
+    def trial_counts(self, node_id: int) -> dict[TrialState, int]:
+        """How many search trials of a node are in each state."""
+        wanted = (
+            select(Trial.state, func.count())
+            .where(Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH)
+            .group_by(Trial.state)
+        )
+        with self._read() as session:
+            return {state: count for state, count in session.execute(wanted)}
+
+    def render_totals(self, node_id: int) -> tuple[int, float]:
+        """(number of renders, seconds they took) over all trials of a node."""
+        wanted = (
+            select(func.count(), func.coalesce(func.sum(Render.seconds), 0.0))
+            .join(Trial, Trial.id == Render.trial_id)
+            .where(Trial.node_id == node_id)
+        )
+        with self._read() as session:
+            count, seconds = session.execute(wanted).one()
+            return count, float(seconds)
+
+    def add_renders(self, lease: Lease, trial_id: int, renders: Sequence[NewRender]) -> None:
+        """Store renders with their scores, in one transaction. Raises LeaseLost."""
+        with self._write() as session:
+            node = leased_node(session, lease)
+            _add_renders(session, trial_id, renders)
+            data = {"trial": trial_id, "probes": [render.probe for render in renders]}
+            record(session, node.job_id, "render.stored", data, node.id)
+
+    def renders(self, trial_id: int) -> list[RenderRecord]:
+        """What was rendered under a trial, by probe, with every scorer's number."""
+        wanted = (
+            select(Render.id, Render.probe, Render.sha256, Render.seconds)
+            .where(Render.trial_id == trial_id)
+            .order_by(Render.probe)
+        )
+        scores = (
+            select(Score.render_id, Score.scorer, Score.value).join(Render).where(Render.trial_id == trial_id)
+        )
+        with self._read() as session:
+            by_render: dict[int, dict[str, float]] = defaultdict(dict)
+            for render_id, scorer, value in session.execute(scores):
+                by_render[render_id][scorer] = value
+            return [
+                RenderRecord(probe=probe, sha256=sha256, seconds=seconds, scores=by_render[render_id])
+                for render_id, probe, sha256, seconds in session.execute(wanted)
+            ]
+
+    def finish_trial(
+        self, lease: Lease, trial_id: int, score: float, seconds: float, timings: Mapping[str, float]
+    ) -> None:
+        """End a trial with its score (the tally). Raises LeaseLost."""
+        with self._write() as session:
+            node, trial = leased_node(session, lease), session.get_one(Trial, trial_id)
+            move_trial(session, trial, TrialState.DONE)
+            trial.score, trial.seconds, trial.timings = score, seconds, dict(timings)
+            node.failed_in_row = 0
+            _record_end(session, node, trial)
+
+    def fail_trial(
+        self, lease: Lease, trial_id: int, reason: str, seconds: float, timings: Mapping[str, float]
+    ) -> int:
+        """End a trial without a score. Returns how many search trials failed in a row. Raises LeaseLost."""
+        with self._write() as session:
+            node, trial = leased_node(session, lease), session.get_one(Trial, trial_id)
+            move_trial(session, trial, TrialState.FAILED)
+            trial.reason, trial.seconds, trial.timings = reason, seconds, dict(timings)
+            node.failed_in_row += trial.kind is TrialKind.SEARCH
+            _record_end(session, node, trial)
+            return node.failed_in_row
+
+
+def _trial(node_id: int, kind: TrialKind, number: int) -> Select[Trial]:
+    return select(Trial).where(Trial.node_id == node_id, Trial.kind == kind, Trial.number == number)
+
+
+def _add_renders(session: Session, trial_id: int, renders: Sequence[NewRender]) -> None:
+    now = time.time()
+    rows = [
+        {"trial_id": trial_id, "probe": r.probe, "sha256": r.sha256, "seconds": r.seconds, "created_at": now}
+        for r in renders
+    ]
+    inserted = session.execute(insert(Render).values(rows).returning(Render.probe, Render.id))
+    ids = {probe: render_id for probe, render_id in inserted}
+    scores = [
+        {"render_id": ids[render.probe], "scorer": scorer, "value": value}
+        for render in renders
+        for scorer, value in render.scores.items()
+    ]
+    session.execute(insert(Score), scores)
+
+
+def _record_end(session: Session, node: Node, trial: Trial) -> None:
+    data = {"kind": trial.kind, "number": trial.number, "score": trial.score, "reason": trial.reason}
+    record(session, node.job_id, f"trial.{trial.state}", data, node.id)

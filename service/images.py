@@ -1,0 +1,65 @@
+"""Rendered images on disk, each under the sha256 of its PNG."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from service.errors import NotFound
+
+
+def store_images(renders_dir: Path, images: Sequence[Image.Image]) -> list[str]:
+    """Write images durably and return their sha256; the same picture is kept once.
+
+    Raises OSError when one cannot be written (then no temporary file is left behind).
+    """
+    encoded = [_png(image) for image in images]
+    hashes = [hashlib.sha256(data).hexdigest() for data in encoded]
+    paths = [_path(renders_dir, sha256) for sha256 in hashes]
+    _write({path: data for path, data in zip(paths, encoded, strict=True) if not path.exists()})
+    return hashes
+
+
+def image_path(renders_dir: Path, sha256: str) -> Path:
+    """Where a stored image lies. Raises NotFound for a hash that is none or is not stored."""
+    path = _path(renders_dir, sha256)
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256) or not path.is_file():
+        raise NotFound(f"there is no image {sha256!r}; the renders of a trial list their images")
+    return path
+
+
+def _path(renders_dir: Path, sha256: str) -> Path:
+    return renders_dir / sha256[:2] / f"{sha256}.png"
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _write(files: Mapping[Path, bytes]) -> None:
+    temporaries: dict[Path, Path] = {}
+    try:
+        for path, data in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+            temporaries[path] = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+        # After all are written: one journal commit of the file system then serves several of them.
+        for path, temporary in temporaries.items():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+        raise

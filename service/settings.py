@@ -1,0 +1,145 @@
+"""Where things lie and how the service runs: environment (AUTOMBW_*), a settings file, defaults."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from scoring.errors import InputError
+
+DEFAULT_FILES = ("autombw.toml", "autombw.yaml", "autombw.yml")
+
+
+class Settings(BaseSettings):
+    """Settings of one installation. Each is also read from the variable AUTOMBW_<NAME IN CAPITALS>.
+
+    Relative folders count from the working directory, or from the settings file they stand in.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="AUTOMBW_", extra="forbid", validate_default=True)
+
+    models_dir: Path = Field(Path("models"), description="Folder of the checkpoints that jobs may name.")
+    data_dir: Path = Field(Path("autombw-data"), description="Database, renders and merged checkpoints.")
+    probes_dir: Path = Field(Path("probes"), description="Folder of probe files that jobs may name.")
+    scorers_dir: Path = Field(Path("scorers"), description="Folder of the scorers' weights.")
+    database_url: str = Field("", description="SQLAlchemy URL; SQLite in data_dir where empty.")
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8188, ge=1, le=65535, description="Port the API listens on.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:0, mps.")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="Numbers the models run in; auto is float32 on a CPU, else float16."
+    )
+    max_batch: int = Field(16, ge=1, le=1024, description="Images rendered together at most.")
+    lease_seconds: float = Field(30.0, ge=1.0, le=3600.0, description="A silent worker loses its node after.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Settings:
+        for name in ("models_dir", "data_dir", "probes_dir", "scorers_dir"):
+            object.__setattr__(self, name, getattr(self, name).expanduser().absolute())
+        if not self.database_url:
+            object.__setattr__(self, "database_url", f"sqlite:///{self.data_dir / 'autombw.sqlite3'}")
+        return self
+
+    @property
+    def renders_dir(self) -> Path:
+        """Content-addressed images."""
+        return self.data_dir / "renders"
+
+    @property
+    def outputs_dir(self) -> Path:
+        """Merged checkpoints."""
+        return self.data_dir / "outputs"
+
+    def resolved_device(self) -> str:
+        """The device to use, `auto` resolved by what this machine has."""
+        if self.device != "auto":
+            return self.device
+        import torch
+
+        if torch.cuda.is_available():
+            return "cuda"
+        return "cpu"
+
+    def resolved_dtype(self) -> str:
+        """The dtype to use on the resolved device."""
+        if self.dtype != "auto":
+            return self.dtype
+        return "float32" if self.resolved_device() == "cpu" else "float16"
+
+
+def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
+    """Settings from overrides, then environment, then the settings file, then defaults.
+
+    The file is `file`, else the one AUTOMBW_SETTINGS names, else autombw.toml/.yaml in the working
+    directory when there is one. Raises InputError on a missing or broken file and on a bad value.
+    """
+    path = _settings_file(file)
+    values = {} if path is None else _read(path)
+
+    class _WithFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=values)
+
+    try:
+        return Settings.model_construct(**_WithFile(**overrides).model_dump())
+    except ValidationError as error:
+        where = f"settings ({path})" if path else "settings"
+        raise InputError(f"{where}: {describe(error)}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """A validation error in one line: every place, what is wrong there, and what was given."""
+    return "; ".join(
+        f"{'.'.join(str(p) for p in e['loc']) or 'value'}: {e['msg']} (got {_short(e['input'])})"
+        for e in error.errors()
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _settings_file(file: Path | None) -> Path | None:
+    named = file or (Path(os.environ["AUTOMBW_SETTINGS"]) if os.environ.get("AUTOMBW_SETTINGS") else None)
+    if named is None:
+        return next((Path(name) for name in DEFAULT_FILES if Path(name).is_file()), None)
+    if not named.is_file():
+        raise InputError(f"settings file {named} does not exist; give an existing TOML or YAML file")
+    return named
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"settings file {path} cannot be read: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"settings file {path} must hold names and values, not a {type(values).__name__}")
+    base = path.absolute().parent
+    return {
+        k: str(base / Path(v).expanduser()) if k.endswith("_dir") and isinstance(v, str) else v
+        for k, v in values.items()
+    }
