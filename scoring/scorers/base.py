@@ -1,0 +1,61 @@
+"""What a scorer is, and how one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from scoring.errors import TrialFailed
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Judges images.
+
+    name: the registered name. differentiable: whether gradients reach the images through `score`.
+    """
+
+    name: str
+    differentiable: bool
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """One score an image, higher is better: (N,) float32 for images (N, 3, H, W) in [0, 1].
+
+        prompts: what each image was to show; scorers of looks alone ignore them.
+        """
+        ...
+
+
+class ScorerSpec(BaseModel):
+    """A scorer that a user asks for.
+
+    scorer: its registered name. weight: > 0, its share in the weighted mean. model: path of the local
+    weights that the scorer needs (its own documentation says which). reverse: lower is better.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scorer: str
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    model: str | None = None
+    reverse: bool = False
+
+
+def checked_scores(scorer: Scorer, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """`scorer.score`, held to its promise: raises TrialFailed, naming the scorer, when it fails, returns
+    another number of scores than images, or a score that is not finite."""
+    try:
+        scores = scorer.score(images, prompts)
+    except (RuntimeError, ValueError, TypeError, IndexError, OSError) as error:
+        raise TrialFailed(f"scorer {scorer.name!r} failed: {error}") from error
+    if scores.shape != (len(images),):
+        raise TrialFailed(
+            f"scorer {scorer.name!r} gave scores of shape {tuple(scores.shape)} for {len(images)} images"
+        )
+    if not bool(torch.isfinite(scores).all()):
+        raise TrialFailed(f"scorer {scorer.name!r} gave {scores.tolist()}: not all are finite")
+    return scores
