@@ -74,7 +74,7 @@ def move_node(session: Session, node: Node, state: NodeState, reason: str | None
     _follow(session, node.job)
 
 
-def move_trial(session: Session, trial: Trial, state: TrialState) -> None:
+def move_trial(trial: Trial, state: TrialState) -> None:
     """Move a trial. Raises Conflict on an illegal move."""
     check_move(TRIAL_MOVES, f"trial {trial.number} ({trial.kind})", trial.state, state)
     trial.state, trial.ended_at = state, time.time()

@@ -134,5 +134,5 @@ def _check_output_is_free(session: Session, output: str) -> None:
 def _cancel_node(session: Session, node: Node) -> None:
     open_trials = select(Trial).where(Trial.node_id == node.id, Trial.state == TrialState.OPEN)
     for trial in session.scalars(open_trials):
-        move_trial(session, trial, TrialState.CANCELLED)
+        move_trial(trial, TrialState.CANCELLED)
     move_node(session, node, NodeState.CANCELLED)

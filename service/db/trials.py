@@ -72,7 +72,7 @@ class TrialStore(Database):
             return [TrialRecord.model_validate(trial) for trial in session.scalars(wanted)]
 
     def ended_trials(self, node_id: int) -> list[tuple[int, dict[str, float], float | None, float]]:
-        """(number, weights, score or None when failed, seconds) of every search trial that ended, by number."""
+        """(number, weights, score or None, seconds) of every search trial that ended, by number."""
         wanted = (
             select(Trial.number, Trial.weights, Trial.score, Trial.seconds)
             .where(Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH)
@@ -102,7 +102,7 @@ class TrialStore(Database):
             .group_by(Trial.state)
         )
         with self._read() as session:
-            return {state: count for state, count in session.execute(wanted)}
+            return dict(session.execute(wanted).all())
 
     def render_totals(self, node_id: int) -> tuple[int, float]:
         """(number of renders, seconds they took) over all trials of a node."""
@@ -148,7 +148,7 @@ class TrialStore(Database):
         """End a trial with its score (the tally). Raises LeaseLost."""
         with self._write() as session:
             node, trial = leased_node(session, lease), session.get_one(Trial, trial_id)
-            move_trial(session, trial, TrialState.DONE)
+            move_trial(trial, TrialState.DONE)
             trial.score, trial.seconds, trial.timings = score, seconds, dict(timings)
             node.failed_in_row = 0
             _record_end(session, node, trial)
@@ -159,7 +159,7 @@ class TrialStore(Database):
         """End a trial without a score. Returns how many search trials failed in a row. Raises LeaseLost."""
         with self._write() as session:
             node, trial = leased_node(session, lease), session.get_one(Trial, trial_id)
-            move_trial(session, trial, TrialState.FAILED)
+            move_trial(trial, TrialState.FAILED)
             trial.reason, trial.seconds, trial.timings = reason, seconds, dict(timings)
             node.failed_in_row += trial.kind is TrialKind.SEARCH
             _record_end(session, node, trial)
@@ -177,7 +177,7 @@ def _add_renders(session: Session, trial_id: int, renders: Sequence[NewRender]) 
         for r in renders
     ]
     inserted = session.execute(insert(Render).values(rows).returning(Render.probe, Render.id))
-    ids = {probe: render_id for probe, render_id in inserted}
+    ids = dict(inserted.all())
     scores = [
         {"render_id": ids[render.probe], "scorer": scorer, "value": value}
         for render in renders

@@ -1,0 +1,53 @@
+"""The event stream of a job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from service.api.context import Ctx
+from service.api.problems import responses
+from service.api.views import EventView
+from service.db.states import JOB_FINAL
+
+POLL_SECONDS = 0.3
+router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
+
+
+def _existing(job_id: str, context: Ctx) -> str:
+    # Asked before the stream begins: after its first byte a 404 can no longer be said.
+    return context.store.job(job_id).id
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="Follow a job (server-sent events)",
+    response_class=EventSourceResponse,
+    responses=responses(404),
+)
+async def events(
+    job_id: Annotated[str, Depends(_existing)],
+    context: Ctx,
+    last_event_id: Annotated[
+        int, Header(ge=0, description="Go on after this event; a browser sends it when it reconnects.")
+    ] = 0,
+) -> AsyncIterable[ServerSentEvent]:
+    """Every change from the first one, then as they happen; ends when the job is done or cancelled."""
+    after = last_event_id
+    while True:
+        # State before events: what comes between the two is sent, and the end is not missed.
+        state = (await run_in_threadpool(context.store.job, job_id)).state
+        found = await run_in_threadpool(context.store.events, job_id, after=after)
+        for event in found:
+            after = event.id
+            view = EventView(**event.model_dump(include=set(EventView.model_fields)))
+            yield ServerSentEvent(data=view, event=event.kind, id=str(event.id))
+        if not found and state in JOB_FINAL:
+            return
+        if not found:
+            await asyncio.sleep(POLL_SECONDS)

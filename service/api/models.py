@@ -1,0 +1,58 @@
+"""Routes of the models folder, of images, and of health."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+
+from optimizer.checkpoints import Inspection
+from service.api.context import Ctx
+from service.api.problems import responses
+from service.api.views import Health, ModelView
+from service.images import image_path
+
+router = APIRouter()
+
+
+@router.get("/api/v1/models", tags=["models"], summary="List models", responses=responses(422))
+def models(context: Ctx) -> list[ModelView]:
+    """The checkpoints of the models folder, by the names that jobs use."""
+    catalog = context.catalog
+    return [ModelView(name=name, size=catalog.path(name).stat().st_size) for name in catalog.names()]
+
+
+@router.get("/api/v1/models/{name}", tags=["models"], summary="Inspect a model", responses=responses(422))
+def model(name: str, context: Ctx) -> Inspection:
+    """Architecture, prediction type, dtypes, keys, NaN and Inf per block, hashes, embedded recipe."""
+    return context.catalog.inspect(name)
+
+
+@router.get(
+    "/api/v1/images/{sha256}.png",
+    tags=["jobs"],
+    summary="A rendered image",
+    response_class=FileResponse,
+    responses=responses(404),
+)
+def image(sha256: str, context: Ctx) -> FileResponse:
+    """A render by its hash, as the trials list it."""
+    path = image_path(context.settings.renders_dir, sha256)
+    # The name is the content's hash: it can never mean another picture.
+    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+    return FileResponse(path, media_type="image/png", headers=headers)
+
+
+@router.get("/healthz", tags=["service"], summary="Health")
+def healthz(context: Ctx) -> Health:
+    """200 while the service and its database answer."""
+    return Health(version=own_version(), workers=len(context.store.owners()))
+
+
+def own_version() -> str:
+    """The installed version of autombw."""
+    try:
+        return version("autombw")
+    except PackageNotFoundError:
+        return "0+unknown"

@@ -1,0 +1,45 @@
+"""The models folder as the service sees it: names, and inspections that are made once per file."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from optimizer.checkpoints import Inspection, inspect_checkpoint, list_models, resolve_model
+
+
+class Catalog:
+    """Models by name. An inspection reads the whole file, so it is kept until the file changes."""
+
+    def __init__(self, models_dir: Path) -> None:
+        self.models_dir = models_dir
+        self._known: dict[tuple[Path, int, int], Inspection] = {}
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """The names of all models, sorted."""
+        return list_models(self.models_dir)
+
+    def path(self, name: str) -> Path:
+        """The file of a model. Raises InputError on an unknown name or one that leaves the folder."""
+        return resolve_model(self.models_dir, name)
+
+    def inspect(self, name: str) -> Inspection:
+        """The inspection of a model, with statistics and hash. Raises InputError."""
+        path = self.path(name)
+        stat = path.stat()
+        key = (path, stat.st_size, stat.st_mtime_ns)
+        with self._lock:
+            known = self._known.get(key)
+        if known is None:
+            known = inspect_checkpoint(path)
+            with self._lock:
+                self._known[key] = known
+        return known
+
+
+def digest(inspection: Inspection) -> str:
+    """The sha256 of an inspection that was made with statistics."""
+    if inspection.sha256 is None:
+        raise ValueError(f"{inspection.name} was inspected without statistics and has no hash")
+    return inspection.sha256

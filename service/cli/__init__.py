@@ -1,0 +1,39 @@
+"""The command `autombw`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from scoring.errors import InputError
+from service.cli import local, remote, serve
+from service.errors import Conflict, NotFound
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Merge Stable Diffusion checkpoints block by block, searched for the best images.",
+)
+for command in (
+    serve.serve,
+    remote.submit,
+    remote.status,
+    remote.watch,
+    remote.cancel,
+    remote.retry,
+    local.run,
+    local.models,
+    local.inspect,
+    local.worker,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run a command; wrong input ends it with exit code 2 and one line on stderr."""
+    try:
+        app()
+    except (InputError, NotFound, Conflict) as error:
+        typer.echo(f"autombw: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,104 @@
+"""Live progress of a job in the terminal, for `watch` and `run`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from service.cli.output import console
+
+AT_REST = ("done", "failed", "cancelled", "paused")
+POLL_SECONDS = 0.5
+STYLES = {"done": "green", "failed": "red", "paused": "yellow", "cancelled": "yellow", "running": "cyan"}
+
+
+def follow(fetch: Callable[[], dict[str, Any]], as_json: bool) -> dict[str, Any]:
+    """Show a job (JobProgress as JSON data) until nothing more happens in it; its last progress.
+
+    With as_json, one line of JSON is printed for every change instead.
+    """
+    return _follow_json(fetch) if as_json else _follow_live(fetch)
+
+
+def _follow_json(fetch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    shown = None
+    while True:
+        job = fetch()
+        if job != shown:
+            typer.echo(json.dumps(job, ensure_ascii=False, default=str))
+            shown = job
+        if job["state"] in AT_REST:
+            return job
+        time.sleep(POLL_SECONDS)
+
+
+def _follow_live(fetch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    job = fetch()
+    with Live(render_job(job), console=console, refresh_per_second=4) as live:
+        while job["state"] not in AT_REST:
+            time.sleep(POLL_SECONDS)
+            job = fetch()
+            live.update(render_job(job))
+    return job
+
+
+def render_job(job: dict[str, Any]) -> RenderableType:
+    """A job with its nodes, as `watch` and `status JOB` show it."""
+    title = Text.assemble(
+        (job["name"], "bold"), f"  {job['id']}  ", (job["state"], STYLES.get(job["state"], ""))
+    )
+    return Group(title, *(_node(node) for node in job["nodes"]))
+
+
+def _node(node: dict[str, Any]) -> RenderableType:
+    ended = node["trials_done"] + node["trials_failed"]
+    planned = node["trials_planned"]
+    lines: list[RenderableType] = [
+        Text(f"{node['a']} + {node['b']} -> {node['output']}", "dim"),
+        ProgressBar(total=planned, completed=planned if node["state"] == "done" else ended, width=60),
+        Text(_pace(node, ended)),
+        _scores(node),
+    ]
+    if node["reason"]:
+        lines.append(Text(node["reason"], "red"))
+    if node["checkpoint"]:
+        lines.append(
+            Text(f"{node['checkpoint']['path']}\nsha256 {node['checkpoint']['sha256']}", overflow="fold")
+        )
+    return Group(*lines)
+
+
+def _pace(node: dict[str, Any], ended: int) -> str:
+    parts = [f"trial {ended} of {node['trials_planned']}"]
+    if node["trials_failed"]:
+        parts.append(f"{node['trials_failed']} failed")
+    if node["best"]:
+        parts.append(f"best {node['best']['score']:.4f} (trial {node['best']['number']})")
+    if node["renders_per_second"]:
+        parts.append(f"{node['renders_per_second']:.1f} renders/s")
+    if node["eta_seconds"]:
+        minutes, seconds = divmod(round(node["eta_seconds"]), 60)
+        parts.append(f"ETA {minutes // 60}:{minutes % 60:02}:{seconds:02}")
+    if node["stop_reason"]:
+        parts.append(node["stop_reason"])
+    return ", ".join(parts)
+
+
+def _scores(node: dict[str, Any]) -> Table:
+    table = Table("", "A", "B", "uniform", "winner", "gain", box=None)
+    for phase, gain in (("search", node["gain"]), ("heldout", node["heldout_gain"])):
+        values = [node["scores"].get(f"{phase}/{name}") for name in ("a", "b", "uniform", "winner")]
+        if any(value is not None for value in values):
+            style = "green" if gain is not None and gain > 0 else "red"
+            shown = Text("–" if gain is None else f"{gain:+.4f}", style if gain is not None else "")
+            table.add_row(phase, *("–" if v is None else f"{v:.4f}" for v in values), shown)
+    return table

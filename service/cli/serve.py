@@ -1,0 +1,102 @@
+"""`autombw serve`: the API in this process, a worker in a child that is restarted when it dies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scoring.errors import InputError
+from service.cli.setup import Config, configure_logging
+from service.settings import Settings, load_settings
+
+log = logging.getLogger(__name__)
+RESTART_SECONDS = 1.0
+STOP_SECONDS = 12.0
+
+
+def serve(
+    config: Config = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    worker: Annotated[bool, typer.Option(help="Start a worker beside the API.")] = True,
+) -> None:
+    """Run the API and a worker; SQLite in the data folder, nothing to configure."""
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    settings = load_settings(config, **given)
+    configure_logging()
+    listener = _listen(settings)
+    import uvicorn
+
+    from service.api.app import create_app
+
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
+    shown_host, shown_port = listener.getsockname()[:2]
+    typer.echo(f"autombw listens on http://{shown_host}:{shown_port} (data in {settings.data_dir})")
+    child = WorkerProcess(config) if worker else None
+    try:
+        server.run(sockets=[listener])
+    finally:
+        if child is not None:
+            child.stop()
+
+
+class WorkerProcess:
+    """A worker in a process of its own, started again whenever it ends by itself."""
+
+    def __init__(self, config: Path | None) -> None:
+        self._command = [sys.executable, "-m", "service.cli", "worker", "--parent", str(os.getpid())]
+        self._command += ["--settings", str(config)] if config else []
+        self._stopping = threading.Event()
+        self._process = self._start()
+        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the worker hand its node back, then end it."""
+        self._stopping.set()
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._thread.join()
+
+    def _start(self) -> subprocess.Popen[Any]:
+        # A session of its own: Ctrl-C reaches the worker through `stop`, once.
+        return subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            code = self._process.wait()
+            if self._stopping.wait(RESTART_SECONDS):
+                return
+            log.error("the worker ended with %d; starting another", code)
+            self._process = self._start()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The listening socket. Raises InputError when the address cannot be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[
+            0
+        ]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
+            "another service may run there already: stop it or give another --port"
+        ) from error
+    return listener

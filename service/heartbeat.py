@@ -1,0 +1,50 @@
+"""The heartbeat of a leased node."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.db.records import Lease
+from service.db.store import Store
+from service.errors import LeaseLost
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Keeps a lease alive from a thread, at a third of its length, while the `with` block runs.
+
+    `lost` is set when the node is no longer ours: cancelled, or leased to another.
+    """
+
+    def __init__(self, store: Store, lease: Lease, lease_seconds: float) -> None:
+        self._store, self._lease, self._pause = store, lease, lease_seconds / 3
+        self._stop = threading.Event()
+        self.lost = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._pause):
+            try:
+                self._store.heartbeat(self._lease)
+            except LeaseLost as error:
+                log.warning("%s", error)
+                self.lost.set()
+                return
+            except SQLAlchemyError as error:
+                # The database may be back before the lease ends; if not, the next write is refused.
+                log.warning("no heartbeat for node %d: %s", self._lease.node_id, error)

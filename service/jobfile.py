@@ -1,0 +1,58 @@
+"""Job files on the client's side: read, and made independent of where the file lies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scoring.errors import InputError
+
+
+def read_job_file(path: Path) -> dict[str, Any]:
+    """The request in a YAML or JSON job file, ready to be sent.
+
+    Probe files and scorer weights that are named relative to the job file are found from there: the
+    probes are put into the request, the weights by their absolute path. Raises InputError.
+    """
+    request = read_mapping(path)
+    folder = path.absolute().parent
+    for key in ("probes", "heldout"):
+        if isinstance(request.get(key), str):
+            request[key] = _probes(folder / request[key], request[key])
+    for scorer in request.get("scorers") or []:
+        if isinstance(scorer, dict) and isinstance(scorer.get("model"), str):
+            beside = folder / scorer["model"]
+            scorer["model"] = str(beside) if beside.exists() else scorer["model"]
+    return request
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML or JSON file that holds names and values. Raises InputError naming the file."""
+    value = _parse(path)
+    if not isinstance(value, dict):
+        raise InputError(
+            f"{path}: a job file holds names and values (a:, b:, probes:, scorers:), see README.md"
+        )
+    return {str(key): item for key, item in value.items()}
+
+
+def _probes(beside: Path, named: str) -> Any:
+    # Not there: the service may have a file of that name in its probes folder.
+    return _parse(beside) if beside.is_file() else named
+
+
+def _parse(path: Path) -> Any:
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; give a YAML or JSON file")
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{path}: cannot be read as {'JSON' if path.suffix == '.json' else 'YAML'}: {error}"
+        ) from error

@@ -1,0 +1,144 @@
+"""Write-behind of one node's trials: a thread stores what the search produces, in order.
+
+The search goes on with the next images while the last ones are written, so a trial does not wait for
+disk and SQL. A kill loses what was not written yet, which a resumed search makes again, the same.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+from optimizer.trial import Rendered
+from service.db.records import Lease, NewRender
+from service.db.states import TrialKind
+from service.db.store import Store
+from service.images import store_images
+
+# What may wait to be written, in images and trials: bounds the memory and what a kill can lose.
+MAX_WAITING = 64
+
+Write = Callable[[], None]
+
+
+class Recorder:
+    """Stores trials one after the other: open, render…, then finish or fail.
+
+    Every method raises the error of an earlier write (LeaseLost, OSError, SQLAlchemyError) as soon as
+    there is one; nothing is written after it. Leaving the `with` block writes all that waits.
+    """
+
+    def __init__(self, store: Store, lease: Lease, renders_dir: Path) -> None:
+        self._store, self._lease, self._renders_dir = store, lease, renders_dir
+        self._waiting: queue.Queue[Write | Rendered | None] = queue.Queue(MAX_WAITING)
+        self._error: Exception | None = None
+        self._trial_id = -1
+        self._seconds = 0.0
+        self._thread = threading.Thread(target=self._write_all, name="recorder", daemon=True)
+
+    def __enter__(self) -> Recorder:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+        if kind is None:
+            self._raise()
+
+    def open(self, kind: TrialKind, number: int, weights: Mapping[str, float]) -> None:
+        """Begin a trial, or go on with the one that was left open."""
+
+        def write() -> None:
+            self._trial_id = self._store.open_trial(self._lease, kind, number, weights).id
+            self._seconds = 0.0
+
+        self._put(write)
+
+    def render(self, rendered: Rendered) -> None:
+        """Store an image and its scores under the open trial."""
+        self._put(rendered)
+
+    def finish(self, score: float, seconds: float, timings: Mapping[str, float]) -> None:
+        """End the open trial with its score. `store`, the time its writes took, is added to the timings."""
+
+        def write() -> None:
+            full = {**timings, "store": self._seconds}
+            self._store.finish_trial(self._lease, self._trial_id, score, seconds, full)
+
+        self._put(write)
+
+    def fail(self, reason: str, seconds: float, timings: Mapping[str, float]) -> int:
+        """End the open trial without a score, once all is written. Returns how many failed in a row."""
+        in_row: list[int] = []
+        done = threading.Event()
+
+        def write() -> None:
+            full = {**timings, "store": self._seconds}
+            in_row.append(self._store.fail_trial(self._lease, self._trial_id, reason, seconds, full))
+            done.set()
+
+        self._put(write)
+        self._wait(done)
+        return in_row[0]
+
+    def flush(self) -> None:
+        """Wait until all is written."""
+        done = threading.Event()
+        self._put(done.set)
+        self._wait(done)
+
+    def _put(self, item: Write | Rendered) -> None:
+        self._raise()
+        self._waiting.put(item)
+
+    def _wait(self, done: threading.Event) -> None:
+        while not done.wait(0.05):
+            self._raise()
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _write_all(self) -> None:
+        item = self._waiting.get()
+        while item is not None:
+            if not isinstance(item, Rendered):
+                self._attempt(item)
+                item = self._waiting.get()
+                continue
+            batch: list[Rendered] = []
+            following: Write | Rendered | None = item
+            while isinstance(following, Rendered):
+                batch.append(following)
+                if self._waiting.empty():
+                    break
+                following = self._waiting.get()
+            self._attempt(partial(self._store_renders, batch))
+            item = self._waiting.get() if following is batch[-1] else following
+
+    def _attempt(self, write: Write) -> None:
+        if self._error is not None:
+            return  # nothing may be written after what could not be
+        started = time.monotonic()
+        try:
+            write()
+        except Exception as error:
+            self._error = error
+        self._seconds += time.monotonic() - started
+
+    def _store_renders(self, batch: list[Rendered]) -> None:
+        hashes = store_images(self._renders_dir, [rendered.image for rendered in batch])
+        renders = [
+            NewRender(rendered.probe, sha256, rendered.seconds, rendered.scores)
+            for rendered, sha256 in zip(batch, hashes, strict=True)
+        ]
+        self._store.add_renders(self._lease, self._trial_id, renders)

@@ -1,0 +1,35 @@
+"""Images lie under their content's hash, complete or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from service.errors import NotFound
+from service.images import image_path, store_images
+
+
+def test_the_same_picture_is_kept_once_and_comes_back_as_it_was(tmp_path: Path) -> None:
+    red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
+    first, second, third = store_images(tmp_path, [red, blue, red])
+    assert first == third != second
+    assert len(list(tmp_path.rglob("*.*"))) == 2
+    with Image.open(image_path(tmp_path, first)) as back:
+        assert back.tobytes() == red.tobytes()
+
+
+def test_nothing_is_left_when_it_cannot_be_written(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 8), "red")
+    sha256 = store_images(tmp_path / "elsewhere", [image])[0]
+    (tmp_path / sha256[:2]).write_text("a file where the folder should be")
+    with pytest.raises(OSError, match=sha256[:2]):
+        store_images(tmp_path, [image])
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "ab" * 32, "AB" * 32, ""])
+def test_only_a_stored_hash_names_an_image(name: str, tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        image_path(tmp_path, name)

@@ -1,0 +1,58 @@
+"""Settings come from overrides, environment, file and defaults, in this order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scoring.errors import InputError
+from service.settings import load_settings
+
+
+def test_nothing_needs_to_be_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings()
+    assert settings.models_dir == tmp_path / "models"
+    assert settings.database_url == f"sqlite:///{tmp_path / 'autombw-data' / 'autombw.sqlite3'}"
+    assert (settings.host, settings.port) == ("127.0.0.1", 8188)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("s.toml", 'port = 9000\nmax_batch = 4\nmodels_dir = "m"'),
+        ("s.yaml", "port: 9000\nmax_batch: 4\nmodels_dir: m"),
+    ],
+)
+def test_the_environment_is_stronger_than_the_file(
+    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    monkeypatch.setenv("AUTOMBW_PORT", "9001")
+    settings = load_settings(file)
+    assert (settings.port, settings.max_batch) == (9001, 4)
+    assert settings.models_dir == tmp_path / "m", "folders count from the file they stand in"
+    assert load_settings(file, port=9002).port == 9002
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("ports: 1", "ports: Extra inputs"),
+        ("port: 99999", r"port: .*65535 \(got 99999\)"),
+        ("[1, 2]", "must hold names and values"),
+        ("port: [", "cannot be read"),
+    ],
+)
+def test_a_bad_file_is_named_with_what_is_wrong(text: str, complaint: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=rf"bad\.yaml.*{complaint}"):
+        load_settings(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.toml does not exist"):
+        load_settings(tmp_path / "none.toml")
