@@ -9,12 +9,14 @@ killed twenty times proposes what an undisturbed one proposes.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import BaseModel, ConfigDict, Field
@@ -55,7 +57,7 @@ class ToldTrial:
 
 
 def baseline_name(number: int) -> str | None:
-    """"a", "b", "uniform" for trials 0, 1, 2; None for a trial that the sampler proposes."""
+    """ "a", "b", "uniform" for trials 0, 1, 2; None for a trial that the sampler proposes."""
     names = list(BASELINES)
     return names[number] if number < len(names) else None
 
@@ -107,12 +109,14 @@ def _sampler(settings: SearchSettings, number: int) -> BaseSampler:
     seed = _seed(settings, number)
     match settings.sampler:
         case "gp":
-            # Rendering is deterministic on one device, so equal weights give equal scores.
-            return GPSampler(seed=seed, deterministic_objective=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                # Rendering is deterministic on one device, so equal weights give equal scores.
+                return GPSampler(seed=seed, deterministic_objective=True)
         case "tpe":
             return TPESampler(seed=seed, multivariate=True)
         case "cmaes":
-            return CmaEsSampler(seed=seed, sigma0=0.2, popsize=6)
+            return CmaEsSampler(seed=seed, popsize=6)
         case "random":
             return RandomSampler(seed=seed)
 

@@ -121,9 +121,7 @@ class PairEvaluator:
         check_images(batch[1])
         return (*batch, seconds)
 
-    def _score(
-        self, images: torch.Tensor, prompts: Sequence[str]
-    ) -> tuple[dict[str, list[float]], float]:
+    def _score(self, images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict[str, list[float]], float]:
         started = time.monotonic()
         scores: dict[str, list[float]] = {}
         for name, scorer in self.scorers.items():

@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,9 @@ LEFT_OUT = frozenset(
     heart decoration|revolving hearts|growing heart|beating heart|heart exclamation|love letter
     mending heart|briefs|hair pick|prayer beads|folding hand fan|clutch bag|safety vest|trombone
     leafless tree|rosette|empty nest|wilted flower|tram car|mountain railway|light rail|railway car
-    """.replace("\n", "|").strip().split("|")
+    """.replace("\n", "|")
+    .strip()
+    .split("|")
 )
 
 
@@ -124,8 +127,7 @@ def draw_all(packages: Path) -> Iterator[Picture]:
     """Draw every concept in every style that has it."""
     noto_names = json.loads((packages / "@iconify-json/noto/chars.json").read_text())
     svg = {
-        style: SvgStyle(packages / "@iconify-json" / name, noto_names)
-        for style, name in SVG_STYLES.items()
+        style: SvgStyle(packages / "@iconify-json" / name, noto_names) for style, name in SVG_STYLES.items()
     }
     folder_3d = packages / "@lobehub/fluent-emoji-3d/assets"
     for hexcode, concept, category in concepts(packages):

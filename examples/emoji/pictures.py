@@ -31,10 +31,7 @@ class Pictures:
     def where(self, *, style: str | None = None, category: str | None = None) -> torch.Tensor:
         """Indices the UNet may learn from: its styles, never a held-out pair."""
         keep = [
-            s not in REWARD_ONLY_STYLES
-            and not h
-            and style in (None, s)
-            and category in (None, c)
+            s not in REWARD_ONLY_STYLES and not h and style in (None, s) and category in (None, c)
             for s, c, h in zip(self.style, self.category, self.held_out.tolist(), strict=True)
         ]
         return torch.tensor(keep).nonzero()[:, 0]

@@ -36,7 +36,9 @@ def bend(rgb: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return low + (high - low) * torch.rand(n, generator=generator)
 
     angle, scale, dx, dy = uniform(-0.2, 0.2), uniform(0.85, 1.25), uniform(-0.15, 0.15), uniform(-0.15, 0.15)
-    rows = torch.stack([scale * angle.cos(), -scale * angle.sin(), dx, scale * angle.sin(), scale * angle.cos(), dy], 1)
+    rows = torch.stack(
+        [scale * angle.cos(), -scale * angle.sin(), dx, scale * angle.sin(), scale * angle.cos(), dy], 1
+    )
     grid = F.affine_grid(rows.view(n, 2, 3), list(rgb.shape), align_corners=False)
     # Outside the picture is white, which is 0 once white has been subtracted.
     bent = F.grid_sample(rgb - 1, grid, align_corners=False) + 1
@@ -111,7 +113,10 @@ def train(pictures: Pictures, steps: int, batch: int, device: str) -> open_clip.
         schedule.step()
         if step % 200 == 199 or step == steps - 1:
             held_out = accuracy(clip, pictures, pictures.held_out.nonzero()[:, 0], device)
-            print(f"step {step + 1} loss {loss.item():.3f} {held_out} {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"step {step + 1} loss {loss.item():.3f} {held_out} {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
     return clip.eval()
 
 
@@ -131,7 +136,9 @@ def main() -> None:
     assert math.isfinite(figures["held_out"]["auc"])
     out = args.work / "reward"
     out.mkdir(exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in clip.state_dict().items()}, out / "open_clip_model.safetensors")
+    save_file(
+        {k: v.half().contiguous() for k, v in clip.state_dict().items()}, out / "open_clip_model.safetensors"
+    )
     shutil.copy(REWARD / "open_clip_config.json", out)
     (out / "accuracy.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(figures)

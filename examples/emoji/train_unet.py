@@ -1,5 +1,8 @@
 """Train the base UNet with its text encoder, and the fine-tunes from it.
 
+`torchrun --nproc-per-node 2 -m examples.emoji.train_unet base` shares each batch between two
+processes of one thread, which on two cores is faster by half than one process of two threads.
+
 v-prediction on scaled-linear betas (Salimans & Ho 2022; Rombach et al. 2022), one caption in ten
 empty for classifier-free guidance, weights averaged (EMA). The fine-tunes leave the text encoder
 alone, as the block weights do.
@@ -9,15 +12,18 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import open_clip
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from examples.emoji.dataset import CATEGORIES
@@ -29,6 +35,7 @@ FINETUNES: dict[str, dict[str, str]] = {
     **{category: {"category": category} for category in CATEGORIES},
 }
 END_OF_TEXT = 49407
+RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass
@@ -44,13 +51,18 @@ def new_zoo(device: str) -> Zoo:
     torch.manual_seed(0)
     unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(CONFIG / "unet"))
     text = CLIPTextModel(CLIPTextConfig.from_pretrained(CONFIG / "text_encoder"))
-    return Zoo(unet.to(device, memory_format=torch.channels_last), text.to(device), device)
+    return Zoo(unet.to(device), text.to(device), device)
 
 
 def tokens(captions: list[str]) -> torch.Tensor:
     """CLIP token ids (N, 77), padded with the end of text as Stable Diffusion 1 does."""
-    ids = open_clip.SimpleTokenizer()(captions)
+    ids = tokenizer()(captions)
     return torch.where(ids == 0, END_OF_TEXT, ids)
+
+
+@cache
+def tokenizer() -> open_clip.SimpleTokenizer:
+    return open_clip.SimpleTokenizer()
 
 
 def encode(vae: AutoencoderKL, pictures: Pictures) -> torch.Tensor:
@@ -92,7 +104,7 @@ def train(
     trained: list[torch.nn.Module] = [zoo.unet, zoo.text] if train_text else [zoo.unet]
     averages = [Average(module, 0.998 if train_text else 0.99) for module in trained]
     parameters = [p for module in trained for p in module.parameters()]
-    optimiser = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.98), weight_decay=1e-3)
+    optimiser = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.05)
     order = torch.empty(0, dtype=torch.long)
     started, total = time.monotonic(), 0.0
@@ -100,20 +112,22 @@ def train(
         while len(order) < batch:
             order = torch.cat([order, which[torch.randperm(len(which), generator=generator)]])
         pick, order = order[:batch], order[batch:]
+        mine = slice(RANK, None, WORLD)
         chance = torch.rand(batch, generator=generator).tolist()
         captions = [
             "" if c < 0.1 else caption(pictures.concept[i]) if c < 0.1 + no_style else pictures.caption(i)
             for i, c in zip(pick.tolist(), chance, strict=True)
         ]
-        clean = latents[pick].to(zoo.device)
-        noise = torch.randn(clean.shape, generator=generator).to(zoo.device)
-        t = torch.randint(0, 1000, (batch,), generator=generator).to(zoo.device)
+        clean = latents[pick][mine].to(zoo.device)
+        noise = torch.randn(batch, *clean.shape[1:], generator=generator)[mine].to(zoo.device)
+        t = torch.randint(0, 1000, (batch,), generator=generator)[mine].to(zoo.device)
         with torch.set_grad_enabled(train_text):
-            context = zoo.text(tokens(captions).to(zoo.device)).last_hidden_state
+            context = zoo.text(tokens(captions[mine]).to(zoo.device)).last_hidden_state
         noisy = noise_schedule.add_noise(clean, noise, t)
         guess = zoo.unet(noisy, t, context, return_dict=False)[0]
         loss = F.mse_loss(guess, noise_schedule.get_velocity(clean, noise, t))
         loss.backward()
+        average_gradients(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -121,13 +135,24 @@ def train(
         for average, module in zip(averages, trained, strict=True):
             average.update(module)
         total += loss.item()
-        if step % 100 == 0:
-            print(f"step {step} loss {total / 100:.4f} {time.monotonic() - started:.0f} s", flush=True)
+        if step % 50 == 0 and RANK == 0:
+            print(f"step {step} loss {total / 50:.4f} {time.monotonic() - started:.0f} s", flush=True)
             total = 0.0
-        if step % snapshot == 0 or step == steps:
+        if RANK == 0 and (step % snapshot == 0 or step == steps):
             save(out / "unet.safetensors", averages[0].module)
             if train_text:
                 save(out / "text.safetensors", averages[1].module)
+
+
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """The mean over all processes, in one message."""
+    if WORLD == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in gradients]) / WORLD
+    dist.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def save(file: Path, module: torch.nn.Module) -> None:
@@ -138,8 +163,6 @@ def save(file: Path, module: torch.nn.Module) -> None:
 
 
 def load_base(zoo: Zoo, folder: Path) -> None:
-    from safetensors.torch import load_file
-
     zoo.unet.load_state_dict(load_file(folder / "unet.safetensors"))
     zoo.text.load_state_dict(load_file(folder / "text.safetensors"))
 
@@ -152,6 +175,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    if WORLD > 1:
+        dist.init_process_group("gloo")
     pictures = load_pictures(args.work / "data.npz")
     latents = encode(AutoencoderKL.from_pretrained(args.work / "vae"), pictures)
     for name in args.names:

@@ -66,7 +66,10 @@ def train(pictures: Pictures, steps: int, batch: int, device: str) -> Autoencode
         schedule.step()
         if step % 200 == 199 or step == steps - 1:
             seconds = time.monotonic() - started
-            print(f"step {step + 1} loss {loss.item():.4f} unseen {psnr(vae, unseen):.2f} dB {seconds:.0f} s", flush=True)
+            print(
+                f"step {step + 1} loss {loss.item():.4f} unseen {psnr(vae, unseen):.2f} dB {seconds:.0f} s",
+                flush=True,
+            )
     with torch.no_grad():
         latents = vae.encode(pictures.rgb[seen].to(device)).latent_dist.mode()
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
