@@ -29,12 +29,10 @@ class SamplerSpec:
 
     scheduler: name of the diffusers scheduler class.
     options: its constructor arguments, apart from what the model was trained with.
-    min_steps: the fewest steps with which the method is defined.
     """
 
     scheduler: str
     options: Options = field(default_factory=dict)
-    min_steps: int = 1
 
 
 def _k(scheduler: str, **options: object) -> SamplerSpec:

@@ -1,0 +1,174 @@
+"""Probes to images: our own denoise loop over diffusers' parts, batched over prompts and seeds.
+
+Unlike diffusers' pipeline it renders many prompts with their own seeds and guidance at once, encodes a text
+only once, and can be differentiated: nothing here turns gradients off, the caller decides.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoring.errors import InputError
+from scoring.probes import Probe
+from scoring.rendering.components import Components
+from scoring.rendering.conditioning import TextEncoder
+from scoring.rendering.images import check_images
+from scoring.rendering.samplers import make_scheduler
+
+# Decoding needs far more memory an image than denoising: four images of 512x512 at once.
+_PIXELS_DECODED_AT_ONCE = 4 * 512 * 512
+
+
+def denoise(
+    unet: Any,
+    scheduler: Any,
+    latents: Tensor,
+    *,
+    cond: Tensor,
+    uncond: Tensor | None,
+    cfg_scale: Tensor,
+    generators: list[torch.Generator],
+) -> Tensor:
+    """Latents (N, 4, h, w) of noise, already at the scheduler's first noise level, to latents of images.
+
+    cond, uncond: text conditioning (N, tokens, width) of the prompts and the negative prompts; without
+    `uncond` there is no guidance and the UNet runs once a row. cfg_scale: (N,), the guidance of each row.
+    generators: one a row, for samplers that add noise on the way. The scheduler's timesteps must be set.
+    Classifier-free guidance is that of Ho and Salimans (2022), as k-diffusion and A1111 write it.
+    """
+    guidance = cfg_scale.to(latents).view(-1, 1, 1, 1)
+    text = cond if uncond is None else torch.cat([uncond, cond])
+    noise = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    for t in scheduler.timesteps:
+        x = scheduler.scale_model_input(latents, t)
+        if uncond is None:
+            predicted = unet(x, t, encoder_hidden_states=text).sample
+        else:
+            negative, positive = unet(torch.cat([x, x]), t, encoder_hidden_states=text).sample.chunk(2)
+            predicted = negative + guidance * (positive - negative)
+        latents = scheduler.step(predicted, t, latents, **noise, return_dict=False)[0]
+    return latents
+
+
+class Renderer:
+    """Renders probes with one checkpoint.
+
+    The UNet's weights may change between calls; the text encoder's may not, its outputs are kept.
+    max_batch: how many images are denoised at once (twice as many rows with guidance).
+    Raises InputError for max_batch below 1.
+    """
+
+    def __init__(self, components: Components, device: torch.device | str, max_batch: int = 16) -> None:
+        if max_batch < 1:
+            raise InputError(f"max_batch {max_batch}: at least one image must fit; give 1 or more")
+        self.components = components
+        self.device = torch.device(device)
+        self.max_batch = max_batch
+        self._unet: Any = components.unet
+        self._vae: Any = components.vae
+        for module in (self._unet, self._vae, components.text_encoder):
+            module.to(self.device).eval()
+        self._text = TextEncoder(components, self.device)
+
+    def encode(self, probes: Sequence[Probe]) -> None:
+        """Encodes the texts of `probes` ahead of rendering. Raises InputError as `render` does."""
+        self._check(probes)
+        self._text.encode(key for probe in probes for key in _texts(probe))
+
+    def render(self, probes: Sequence[Probe]) -> Iterator[tuple[list[int], Tensor]]:
+        """Renders `probes` batch by batch: their indices and images (n, 3, H, W), float32 in [0, 1].
+
+        A batch has one sampler, step count and size; which probes share it changes an image by no more than
+        rounding. Raises InputError before anything is rendered for a size that the VAE can't make, a prompt
+        that does not fit, or too large a `clip_skip`; while rendering, TrialFailed for an image that is NaN,
+        black or of one colour.
+        """
+        self.encode(probes)
+        return self._render(list(probes))
+
+    def _render(self, probes: Sequence[Probe]) -> Iterator[tuple[list[int], Tensor]]:
+        for indices in _batches(probes, self.max_batch):
+            batch = [probes[i] for i in indices]
+            images = self._images(batch)
+            names = [f"probe {i} ({probes[i].prompt[:60]!r}, seed {probes[i].seed})" for i in indices]
+            check_images(images, names)
+            yield indices, images
+
+    def _images(self, batch: Sequence[Probe]) -> Tensor:
+        scheduler = make_scheduler(batch[0].sampler, self.components)
+        scheduler.set_timesteps(batch[0].steps, device=self.device)
+        generators = [torch.Generator("cpu").manual_seed(probe.seed) for probe in batch]
+        latents = self._noise(batch[0], generators) * scheduler.init_noise_sigma
+        cond, uncond = self._conditioning(batch)
+        cfg_scale = torch.tensor([probe.cfg_scale for probe in batch])
+        denoised = denoise(
+            self._unet,
+            scheduler,
+            latents,
+            cond=cond,
+            uncond=uncond,
+            cfg_scale=cfg_scale,
+            generators=generators,
+        )
+        return self._decode(denoised)
+
+    def _noise(self, probe: Probe, generators: Sequence[torch.Generator]) -> Tensor:
+        """Noise (N, channels, h, w), always drawn on the CPU in float32: the same on every device."""
+        factor = self.components.pixels_per_latent
+        shape = (self._unet.config.in_channels, probe.height // factor, probe.width // factor)
+        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        return noise.to(self.device, self._unet.dtype)
+
+    def _conditioning(self, batch: Sequence[Probe]) -> tuple[Tensor, Tensor | None]:
+        texts = [_texts(probe) for probe in batch]
+        cond = self._text.conditioning([own[0] for own in texts]).to(self._unet.dtype)
+        if not _is_guided(batch[0]):
+            return cond, None
+        return cond, self._text.conditioning([own[1] for own in texts]).to(self._unet.dtype)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Latents to images (N, 3, H, W), float32 in [0, 1]; a NaN stays one."""
+        factor = self.components.pixels_per_latent
+        pixels = latents.shape[-1] * latents.shape[-2] * factor**2
+        scaled = (latents / self._vae.config.scaling_factor).to(self._vae.dtype)
+        parts = scaled.split(max(1, _PIXELS_DECODED_AT_ONCE // pixels))
+        return torch.cat([(self._vae.decode(part).sample.float() / 2 + 0.5).clamp(0, 1) for part in parts])
+
+    def _check(self, probes: Sequence[Probe]) -> None:
+        factor = self.components.pixels_per_latent
+        for i, probe in enumerate(probes):
+            if probe.width % factor or probe.height % factor:
+                raise InputError(
+                    f"probe {i}: {probe.width}x{probe.height} can't be made by this model's VAE; "
+                    f"take multiples of {factor}"
+                )
+            for text, clip_skip in _texts(probe):
+                self._text.check(text, clip_skip)
+
+
+def _is_guided(probe: Probe) -> bool:
+    """Whether both prompts count: at 1 the negative one has no part in the image, at 0 the other."""
+    return probe.cfg_scale not in (0, 1)
+
+
+def _texts(probe: Probe) -> list[tuple[str, int]]:
+    """What the UNet must see, as (text, clip_skip): the prompt and, if guided, the negative prompt."""
+    if _is_guided(probe):
+        return [(probe.prompt, probe.clip_skip), (probe.negative_prompt, probe.clip_skip)]
+    return [(probe.prompt if probe.cfg_scale else probe.negative_prompt, probe.clip_skip)]
+
+
+def _batches(probes: Sequence[Probe], max_batch: int) -> Iterator[list[int]]:
+    """Indices of probes that can be rendered together, in order of their first appearance."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, probe in enumerate(probes):
+        key = (probe.sampler, probe.steps, probe.width, probe.height, _is_guided(probe))
+        groups.setdefault(key, []).append(i)
+    for indices in groups.values():
+        for start in range(0, len(indices), max_batch):
+            yield indices[start : start + max_batch]
