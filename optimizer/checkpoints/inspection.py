@@ -1,0 +1,307 @@
+"""What can be known of a checkpoint without loading it, and whether two of them can be merged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from optimizer.blocks import UNET_PREFIX, block_of
+from optimizer.checkpoints.architectures import (
+    TITLES,
+    Architecture,
+    PredictionType,
+    Shapes,
+    expected_tensors,
+    is_harmless_extra,
+    signatures,
+)
+from optimizer.checkpoints.names import VAE_PREFIX
+from optimizer.checkpoints.prediction import find_prediction
+from optimizer.checkpoints.reading import DTYPE_NAMES, CheckpointFile, Entry, open_checkpoint
+from scoring.errors import InputError
+
+EMA_PREFIX = "model_ema."
+_TEXT_PREFIXES = ("cond_stage_model.", "conditioner.")
+_FIRST_CONVOLUTION = f"{UNET_PREFIX}input_blocks.0.0.weight"
+_CROSS_ATTENTION = ".attn2.to_k.weight"
+_ADAPTER_MARKS = ("lora_", ".lora.", "hada_w", "lokr_w", "oft_blocks", "glora_")
+_JSON_METADATA = ("sd_merge_recipe", "sd_merge_models", "sd_mbwrt_recipe")
+
+
+class BadValues(BaseModel):
+    """Numbers in a block that no merge survives."""
+
+    model_config = ConfigDict(frozen=True)
+    nan: int
+    inf: int
+
+
+class Inspection(BaseModel):
+    """What we know of one checkpoint file. `bad_values` and the hashes need the statistics pass."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    size: int
+    """Bytes."""
+    architecture: Architecture
+    prediction_type: PredictionType
+    prediction_known_by: str
+    prediction_assumed: bool
+    dtypes: dict[str, int]
+    """safetensors name of a dtype -> number of tensors."""
+    tensors: int
+    parameters: int
+    """Numbers in the model itself, EMA copies left out."""
+    ema_keys: int
+    missing_keys: list[str]
+    extra_keys: list[str]
+    bad_values: dict[str, BadValues] | None
+    """UNet block, or VAE, TEXT_ENCODER, OTHER -> its NaN and Inf, where it has any; None: not counted."""
+    sha256: str | None
+    short_hash: str | None
+    """A1111's: the first ten digits of the sha256."""
+    metadata: dict[str, Any]
+    """The file's metadata, with embedded recipes parsed."""
+
+
+def inspect_checkpoint(
+    path: Path, *, statistics: bool = True, prediction_type: str | None = None
+) -> Inspection:
+    """Inspect a single-file checkpoint.
+
+    The header is enough for all but hashes and NaN/Inf counts; `statistics` adds those, reading the file
+    twice, one tensor at a time. Raises InputError when the file is broken or no checkpoint that we know.
+    """
+    path = Path(path)
+    with open_checkpoint(path) as file:
+        architecture = find_architecture(file)
+        model = {key: entry for key, entry in file.entries.items() if not key.startswith(EMA_PREFIX)}
+        expected = expected_tensors(architecture).all
+        prediction = find_prediction(architecture, path.stem, file.metadata, model.keys(), prediction_type)
+        digest = sha256_of(path) if statistics else None
+        return Inspection(
+            name=path.name,
+            size=path.stat().st_size,
+            architecture=architecture,
+            prediction_type=prediction.type,
+            prediction_known_by=prediction.known_by,
+            prediction_assumed=prediction.assumed,
+            dtypes=dict(Counter(_dtype_name(entry) for entry in file.entries.values())),
+            tensors=len(file.entries),
+            parameters=sum(model[key].numel for key in expected if key in model),
+            ema_keys=len(file.entries) - len(model),
+            missing_keys=[key for key in expected if key not in model],
+            extra_keys=[key for key in model if key not in expected and not is_harmless_extra(key)],
+            bad_values=_count_bad_values(file) if statistics else None,
+            sha256=digest,
+            short_hash=digest[:10] if digest else None,
+            metadata=_parsed(file.metadata),
+        )
+
+
+def find_architecture(file: CheckpointFile) -> Architecture:
+    """The architecture from key names and shapes alone; InputError where it is none of ours."""
+    name, entries = file.path.name, file.entries
+    if any(mark in key for key in entries for mark in _ADAPTER_MARKS):
+        raise InputError(f"{name} is a LoRA, not a checkpoint; bake it into a checkpoint first")
+    if not any(key.startswith(UNET_PREFIX) for key in entries):
+        raise InputError(f"{name} is no Stable Diffusion checkpoint: {_what_instead(entries)}")
+    first = entries.get(_FIRST_CONVOLUTION)
+    cross = next((entries[key] for key in sorted(entries) if _is_cross_attention(key)), None)
+    if first is None or cross is None or not first.shape or len(cross.shape) != 2:
+        raise InputError(
+            f"{name}: the UNet lacks its first convolution or its cross-attention; use a whole model"
+        )
+    architecture = signatures().get((first.shape[0], cross.shape[1]))
+    if architecture is None:
+        raise InputError(
+            f"{name} is of an unknown architecture: {first.shape[0]} channels and text {cross.shape[1]} "
+            f"wide; supported are {', '.join(TITLES.values())}"
+        )
+    _check_shapes(name, architecture, entries)
+    return architecture
+
+
+def check_pair(a: Inspection, b: Inspection) -> list[str]:
+    """Whether A and B can be merged: notes on what the merge leaves out, or InputError saying why not."""
+    _check_same_architecture(a, b)
+    if a.sha256 is not None and a.sha256 == b.sha256:
+        raise InputError(
+            f"A equal to B: {a.name} and {b.name} hold the same bytes; choose two different models"
+        )
+    _check_complete(a, ("",))
+    _check_complete(b, (UNET_PREFIX,))
+    _check_finite(a, only_unet=False)
+    _check_finite(b, only_unet=True)
+    return [*_prediction_notes(a, b), *_ema_notes(a, b), *_content_notes(a, b)]
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """`320x768`."""
+    return "x".join(map(str, shape))
+
+
+def _is_cross_attention(key: str) -> bool:
+    return key.startswith(UNET_PREFIX) and key.endswith(_CROSS_ATTENTION)
+
+
+def _what_instead(entries: Mapping[str, Entry]) -> str:
+    if any(key.startswith(("down_blocks.", "unet.")) for key in entries):
+        return "it has the keys of a diffusers folder; convert it to a single file first"
+    example = next(iter(entries), "no tensor at all")
+    return f"it has no {UNET_PREFIX}* tensors (but {example}); give a whole single-file checkpoint"
+
+
+def _check_shapes(name: str, architecture: Architecture, entries: Mapping[str, Entry]) -> None:
+    for key, shape in expected_tensors(architecture).all.items():
+        found = entries[key].shape if key in entries else shape
+        if not _same_shape(key, found, shape):
+            hint = " (an inpainting or depth model?)" if key == _FIRST_CONVOLUTION else ""
+            raise InputError(
+                f"{name} looks like {TITLES[architecture]} but {key} is {shape_text(found)} where "
+                f"{shape_text(shape)} is needed{hint}; use a plain text-to-image checkpoint"
+            )
+
+
+def _same_shape(key: str, found: tuple[int, ...], needed: tuple[int, ...]) -> bool:
+    # VAE attention is stored as matrices or as 1x1 convolutions, and both load.
+    return found == needed or (key.startswith(VAE_PREFIX) and found == needed[:2] == needed[: len(found)])
+
+
+def _dtype_name(entry: Entry) -> str:
+    return DTYPE_NAMES.get(entry.dtype, str(entry.dtype))
+
+
+def _count_bad_values(file: CheckpointFile) -> dict[str, BadValues]:
+    nan: Counter[str] = Counter()
+    inf: Counter[str] = Counter()
+    for key, entry in file.entries.items():
+        if key.startswith(EMA_PREFIX) or not entry.dtype.is_floating_point or not entry.numel:
+            continue
+        tensor = file.tensor(key)
+        if not _is_finite(tensor):
+            nan[_part(key)] += int(torch.isnan(tensor.float()).sum())
+            inf[_part(key)] += int(torch.isinf(tensor.float()).sum())
+    return {part: BadValues(nan=nan[part], inf=inf[part]) for part in nan}
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # One pass without a temporary of the tensor's size: NaN and Inf both show in the extremes.
+    low, high = torch.aminmax(tensor.float() if tensor.dtype.itemsize == 1 else tensor)
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def _part(key: str) -> str:
+    block = block_of(key) if key.startswith(UNET_PREFIX) else None
+    if block is not None:
+        return block
+    if key.startswith(VAE_PREFIX):
+        return "VAE"
+    return "TEXT_ENCODER" if key.startswith(_TEXT_PREFIXES) else "OTHER"
+
+
+def _parsed(metadata: Mapping[str, str]) -> dict[str, Any]:
+    return {key: _parsed_value(value) if key in _JSON_METADATA else value for key, value in metadata.items()}
+
+
+def _parsed_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _check_same_architecture(a: Inspection, b: Inspection) -> None:
+    if a.architecture == b.architecture:
+        return
+    key, in_a, in_b = _first_difference(
+        expected_tensors(a.architecture).unet, expected_tensors(b.architecture).unet
+    )
+    raise InputError(
+        f"{a.name} is {TITLES[a.architecture]} and {b.name} is {TITLES[b.architecture]}, which "
+        f"cannot be merged: {key} is {shape_text(in_a)} against {shape_text(in_b)}; "
+        "choose models of one architecture"
+    )
+
+
+def _first_difference(a: Shapes, b: Shapes) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    differing = [key for key in a if key in b and a[key] != b[key]]
+    # Cross-attention is where a reader knows the numbers: 768 is SD1's text encoder, 1024 SD2's.
+    key = min(differing, key=lambda key: (not key.endswith(_CROSS_ATTENTION), key))
+    return key, a[key], b[key]
+
+
+def _check_complete(inspection: Inspection, prefixes: tuple[str, ...]) -> None:
+    missing = [key for key in inspection.missing_keys if key.startswith(prefixes)]
+    if missing:
+        raise InputError(f"{inspection.name} lacks {_some(missing)}; use a complete checkpoint")
+
+
+def _check_finite(inspection: Inspection, *, only_unet: bool) -> None:
+    for part, bad in (inspection.bad_values or {}).items():
+        if part == "OTHER" or (only_unet and part in ("VAE", "TEXT_ENCODER")):
+            continue
+        raise InputError(
+            f"{inspection.name} is broken: block {part} has {bad.nan} NaN and {bad.inf} Inf values; "
+            "download it again or leave it out"
+        )
+
+
+def _prediction_notes(a: Inspection, b: Inspection) -> list[str]:
+    if a.prediction_type == b.prediction_type:
+        return []
+    if not (a.prediction_assumed or b.prediction_assumed):
+        raise InputError(
+            f"{a.name} is {a.prediction_type} ({a.prediction_known_by}) and {b.name} is {b.prediction_type} "
+            f"({b.prediction_known_by}); only models with the same prediction type can be merged"
+        )
+    return [
+        f"prediction type: {a.name} {a.prediction_type} ({a.prediction_known_by}), "
+        f"{b.name} {b.prediction_type} ({b.prediction_known_by}); the merge is used as {a.prediction_type}"
+    ]
+
+
+def _ema_notes(a: Inspection, b: Inspection) -> list[str]:
+    owners = [
+        f"{side} ({found.name}, {found.ema_keys} keys)"
+        for side, found in (("A", a), ("B", b))
+        if found.ema_keys
+    ]
+    if not owners:
+        return []
+    where = f"{owners[0]} only" if len(owners) == 1 else " and ".join(owners)
+    return [f"EMA weights in {where}: left out, the rest is merged"]
+
+
+def _content_notes(a: Inspection, b: Inspection) -> list[str]:
+    notes = [
+        f"{found.name} has {len(found.extra_keys)} keys that {TITLES[found.architecture]} does not know "
+        f"({_some(found.extra_keys)}): {'kept as they are' if found is a else 'left out'}"
+        for found in (a, b)
+        if found.extra_keys
+    ]
+    if b.missing_keys:
+        notes.append(f"{b.name} lacks {_some(b.missing_keys)}: VAE and text encoder come from A")
+    bad = sorted(set(b.bad_values or {}) & {"VAE", "TEXT_ENCODER"})
+    if bad:
+        notes.append(f"{b.name} has NaN or Inf in {' and '.join(bad)}: not used, these come from A")
+    return notes
+
+
+def _some(keys: list[str]) -> str:
+    more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    return f"{keys[0]}{more}"

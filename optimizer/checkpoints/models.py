@@ -1,0 +1,53 @@
+"""The models folder: a model is named by its name there, never by a path."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from scoring.errors import InputError
+
+SUFFIXES = (".safetensors", ".ckpt")
+
+
+def list_models(models_dir: Path) -> list[str]:
+    """The names of the models in the folder, sorted; `.safetensors` is left off, `.ckpt` is not."""
+    folder = _folder(models_dir)
+    files = (path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    return sorted(path.stem if path.suffix == ".safetensors" else path.name for path in files)
+
+
+def resolve_model(models_dir: Path, name: str) -> Path:
+    """The file of a model, named with or without `.safetensors` (`.ckpt` must be said).
+
+    Raises InputError for a path instead of a name, a name that leads out of the folder (a link does too),
+    and a model that is not there. What is in the file is not looked at.
+    """
+    folder = _folder(models_dir)
+    if not name or name.startswith(".") or any(mark in name for mark in ("/", "\\", "\0", ":")):
+        raise InputError(f"{name!r} is no model name: name a file of the models folder, not a path")
+    # The suffix is added, not replaced: `v1.5` is a name, `.5` is no suffix.
+    candidates = [folder / f"{name}.safetensors", folder / name]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        if (folder / name).is_dir():
+            raise InputError(f"{name} is a directory; give a single-file checkpoint (.safetensors)")
+        raise InputError(f"no model {name!r} in the models folder {folder}; {_suggest(folder, name)}")
+    if found.suffix not in SUFFIXES:
+        raise InputError(f"{name} is no model file; models end in {' or '.join(SUFFIXES)}")
+    if folder.resolve() not in found.resolve().parents:
+        raise InputError(f"{name} is a link that leads out of the models folder; put the file itself there")
+    return found
+
+
+def _folder(models_dir: Path) -> Path:
+    folder = Path(models_dir)
+    if not folder.is_dir():
+        raise InputError(f"the models folder {folder} does not exist; create it or set another one")
+    return folder
+
+
+def _suggest(folder: Path, name: str) -> str:
+    known = list_models(folder)
+    close = difflib.get_close_matches(name, known, n=3) or known[:10]
+    return f"there are: {', '.join(close)}" if close else "it is empty: put .safetensors files there"

@@ -1,0 +1,212 @@
+"""Two checkpoints merged block by block: live in memory for the search, and once more into a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from optimizer.blocks import UNET_PREFIX, BlockWeights, block_of, check_weights
+from optimizer.checkpoints.architectures import Shapes, blocks_of, expected_tensors
+from optimizer.checkpoints.inspection import EMA_PREFIX, find_architecture
+from optimizer.checkpoints.names import VAE_PREFIX, unet_names
+from optimizer.checkpoints.reading import CheckpointFile, Entry, open_checkpoint
+from optimizer.checkpoints.writing import write_streamed
+from scoring.errors import InputError
+
+# Each tensor starts at a multiple of this many numbers, so that matrix kernels find them aligned.
+_ALIGNMENT = 64
+_RENDERED_PREFIXES = (UNET_PREFIX, VAE_PREFIX, "cond_stage_model.", "conditioner.")
+
+
+class LiveMerge:
+    """A UNet whose parameters are, at any moment, the merge of A and B.
+
+    A, B and the live parameters lie in flat buffers ordered by block; the parameters of `unet` become views
+    into the live one. Setting a block is one `torch.lerp` over its slice, at memory speed: no state dict is
+    built, nothing is allocated and no block is touched whose weight stays. Half precision is computed in
+    fp32 inside the kernel and rounded once. At first the UNet is A.
+
+    architecture: of both files and of `unet`; dtype: of the live parameters, fp32, fp16 or bf16.
+    Memory: the UNet once, and twice more the blocks that differ.
+    Raises InputError when a file cannot be read or lacks a UNet tensor.
+    """
+
+    blocks: tuple[str, ...]
+    """The blocks in which A and B differ: those that a search has to weigh."""
+
+    def __init__(
+        self,
+        path_a: Path,
+        path_b: Path,
+        unet: nn.Module,
+        *,
+        architecture: str,
+        device: torch.device | str,
+        dtype: torch.dtype,
+    ) -> None:
+        self._known = blocks_of(architecture)
+        places = _Places(unet, self._known)
+        with open_checkpoint(path_a) as a, open_checkpoint(path_b) as b:
+            for file in (a, b):
+                _check_holds(file, expected_tensors(architecture).unet)
+            self.blocks = tuple(
+                block for block in self._known if not all(_same(a, b, key) for key in places.keys[block])
+            )
+            self._live = places.slices(self._known, device, dtype)
+            self._a = places.slices(self.blocks, device, dtype)
+            self._b = places.slices(self.blocks, device, dtype)
+            for block in self._known:
+                places.fill(self._live[block], a, block)
+            for block in self.blocks:
+                self._a[block].copy_(self._live[block])
+                places.fill(self._b[block], b, block)
+        places.bind(unet, self._live)
+        self._applied: BlockWeights = dict.fromkeys(self.blocks, 0.0)
+
+    def apply(self, weights: Mapping[str, float]) -> list[str]:
+        """Make the UNet (1 - alpha) * A + alpha * B per block; returns the blocks that changed.
+
+        weights: an alpha in [0, 1] for each of `blocks`; blocks of the architecture in which A and B are the
+        same may be named too and move nothing. 0 gives A and 1 gives B to the bit. Raises InputError for
+        other names or values.
+        """
+        checked = _check_differing(weights, self.blocks, self._known)
+        changed = [block for block in self.blocks if checked[block] != self._applied[block]]
+        with torch.no_grad():
+            for block in changed:
+                lerp_into(self._live[block], self._a[block], self._b[block], checked[block])
+                self._applied[block] = checked[block]
+        return changed
+
+
+def export_merge(
+    path_a: Path,
+    path_b: Path,
+    weights: Mapping[str, float],
+    out: Path,
+    *,
+    metadata: Mapping[str, str],
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write the merge of two files as a single-file checkpoint.
+
+    Tensor by tensor from the memory maps, in fp32, rounded once to `dtype`. Only the UNet is merged: VAE,
+    text encoder and whatever else A holds come from A; EMA copies are left out. weights: an alpha in [0, 1]
+    for every block in which A and B differ. Raises InputError for files that do not fit each other, for
+    wrong weights, and when the file cannot be written; an older `out` then stays as it was.
+    """
+    with open_checkpoint(path_a) as a, open_checkpoint(path_b) as b:
+        architecture = find_architecture(a)
+        if find_architecture(b) != architecture:
+            raise InputError(f"{path_a.name} and {path_b.name} are of different architectures")
+        unet = expected_tensors(architecture).unet
+        for file in (a, b):
+            _check_holds(file, unet)
+        alphas = _check_differing(weights, (), blocks_of(architecture))
+        layout = {
+            key: Entry(_stored_dtype(key, entry, dtype), entry.shape)
+            for key, entry in a.entries.items()
+            if not key.startswith(EMA_PREFIX)
+        }
+
+        def produce(key: str) -> Tensor:
+            if key not in unet:
+                return a.tensor(key).to(layout[key].dtype)
+            return _merged(a, b, key, alphas.get(str(block_of(key)))).to(layout[key].dtype)
+
+        write_streamed(out, layout, produce, metadata)
+
+
+def lerp_into(out: Tensor, a: Tensor, b: Tensor, alpha: float) -> None:
+    """out = (1 - alpha) * a + alpha * b, allocating nothing; exactly a at 0 and b at 1."""
+    # The ends are copied: the arithmetic would turn -0.0 into 0.0, and a copy is faster.
+    if alpha in (0.0, 1.0):
+        out.copy_(b if alpha else a)
+    else:
+        torch.lerp(a, b, alpha, out=out)
+
+
+class _Places:
+    """Where each UNet tensor lies in the flat slice of its block."""
+
+    def __init__(self, unet: nn.Module, blocks: tuple[str, ...]) -> None:
+        self.keys: dict[str, list[str]] = {block: [] for block in blocks}
+        self._places: dict[str, tuple[int, torch.Size]] = {}
+        self._sizes = dict.fromkeys(blocks, 0)
+        self._names = unet_names(unet)
+        for name, parameter in unet.named_parameters():
+            key = self._names[name]
+            block = str(block_of(key))
+            self.keys[block].append(key)
+            self._places[key] = (self._sizes[block], parameter.shape)
+            self._sizes[block] += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
+
+    def slices(
+        self, blocks: tuple[str, ...], device: torch.device | str, dtype: torch.dtype
+    ) -> dict[str, Tensor]:
+        """One flat buffer of zeros, cut into the blocks' slices."""
+        sizes = [self._sizes[block] for block in blocks]
+        flat = torch.zeros(sum(sizes), device=device, dtype=dtype)
+        return dict(zip(blocks, torch.split(flat, sizes), strict=True)) if blocks else {}
+
+    def fill(self, part: Tensor, file: CheckpointFile, block: str) -> None:
+        """Copy a block's tensors from the file into its slice."""
+        for key in self.keys[block]:
+            self._view(part, key).copy_(file.tensor(key))
+
+    def bind(self, unet: nn.Module, live: Mapping[str, Tensor]) -> None:
+        """Make the UNet's parameters views of the live slices."""
+        for name, parameter in unet.named_parameters():
+            key = self._names[name]
+            parameter.data = self._view(live[str(block_of(key))], key)
+
+    def _view(self, part: Tensor, key: str) -> Tensor:
+        offset, shape = self._places[key]
+        return part[offset : offset + shape.numel()].view(shape)
+
+
+def _merged(a: CheckpointFile, b: CheckpointFile, key: str, alpha: float | None) -> Tensor:
+    if alpha is None:
+        if not _same(a, b, key):
+            raise InputError(
+                f"no weight for block {block_of(key)}, in which A and B differ; give one from 0 to 1"
+            )
+        alpha = 0.0
+    if alpha in (0.0, 1.0):
+        return (b if alpha else a).tensor(key)
+    return torch.lerp(a.tensor(key).float(), b.tensor(key).float(), alpha)
+
+
+def _same(a: CheckpointFile, b: CheckpointFile, key: str) -> bool:
+    if a.entries[key].dtype != b.entries[key].dtype:
+        return torch.equal(a.tensor(key).float(), b.tensor(key).float())
+    # As bytes: 0.0 equals -0.0 and NaN does not equal itself.
+    return torch.equal(_bytes(a.tensor(key)), _bytes(b.tensor(key)))
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def _stored_dtype(key: str, entry: Entry, dtype: torch.dtype) -> torch.dtype:
+    # Whole numbers and the noise schedule are no weights: rounding them would break them.
+    is_weight = entry.dtype.is_floating_point and key.startswith(_RENDERED_PREFIXES)
+    return dtype if is_weight else entry.dtype
+
+
+def _check_holds(file: CheckpointFile, shapes: Shapes) -> None:
+    for key, shape in shapes.items():
+        if key not in file.entries:
+            raise InputError(f"{file.path.name} lacks {key}; use a complete checkpoint")
+        if file.entries[key].shape != shape:
+            raise InputError(f"{file.path.name}: {key} is {file.entries[key].shape} where {shape} is needed")
+
+
+def _check_differing(
+    weights: Mapping[str, float], needed: tuple[str, ...], known: tuple[str, ...]
+) -> BlockWeights:
+    wanted = tuple(block for block in known if block in needed or block in weights)
+    return check_weights(weights, wanted if set(weights) <= set(known) else known)
