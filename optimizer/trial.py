@@ -17,7 +17,7 @@ from optimizer.merging import LiveMerge, export_merge
 from optimizer.recipes import Recipe, metadata_of
 from scoring.errors import TrialFailed
 from scoring.probes import Probe
-from scoring.rendering.renderer import Renderer, check_images
+from scoring.rendering.renderer import Renderer
 from scoring.scorers.base import Scorer, ScorerSpec
 from scoring.scorers.registry import create_scorer
 
@@ -118,7 +118,6 @@ class PairEvaluator:
         self.seconds.render += seconds
         if batch is None:
             return None
-        check_images(batch[1])
         return (*batch, seconds)
 
     def _score(self, images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict[str, list[float]], float]:
