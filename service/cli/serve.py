@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -42,11 +44,17 @@ def serve(
     shown_host, shown_port = listener.getsockname()[:2]
     typer.echo(f"autombw listens on http://{shown_host}:{shown_port} (data in {settings.data_dir})")
     child = WorkerProcess(config) if worker else None
+    # uvicorn raises the signal again once it has shut down; by default that would skip the worker's end.
+    signal.signal(signal.SIGTERM, _leave)
     try:
         server.run(sockets=[listener])
     finally:
         if child is not None:
             child.stop()
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 class WorkerProcess:

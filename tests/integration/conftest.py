@@ -25,7 +25,10 @@ class Cli:
 
     def __init__(self, installation: Path) -> None:
         self.environment = {
-            **os.environ, "AUTOMBW_SETTINGS": str(installation), "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1",
+            **os.environ,
+            "AUTOMBW_SETTINGS": str(installation),
+            "PYTHONPATH": str(REPO),
+            "OMP_NUM_THREADS": "1",
         }
         self.folder = installation.parent
         self.started: list[subprocess.Popen[str]] = []
@@ -34,7 +37,11 @@ class Cli:
         """Start a command; it is killed when the test ends."""
         process = subprocess.Popen(
             [sys.executable, "-m", "service.cli", *arguments],
-            cwd=self.folder, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self.started.append(process)
         return process

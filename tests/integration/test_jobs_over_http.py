@@ -108,7 +108,9 @@ def test_a_model_that_changed_since_it_was_queued_is_not_merged(
     own = tmp_path / "models"
     own.mkdir()
     for name in ("left", "right"):
-        own.joinpath(f"{name}.safetensors").write_bytes((settings.models_dir / f"{name}.safetensors").read_bytes())
+        own.joinpath(f"{name}.safetensors").write_bytes(
+            (settings.models_dir / f"{name}.safetensors").read_bytes()
+        )
     moved = settings.model_copy(update={"models_dir": own})
     with TestClient(create_app(moved)) as other:
         job_id = submit(other)
@@ -130,8 +132,12 @@ def test_an_unknown_job_is_a_problem_that_names_it(path: str, client: TestClient
 
 def test_what_is_not_there_yet_is_said(client: TestClient) -> None:
     job_id = submit(client)
-    for path, words in (("best", "no successful trial yet"), ("artefact", "no merged checkpoint"),
-                        ("recipe", "no merged checkpoint"), ("trials?node=3", "no node 3")):
+    for path, words in (
+        ("best", "no successful trial yet"),
+        ("artefact", "no merged checkpoint"),
+        ("recipe", "no merged checkpoint"),
+        ("trials?node=3", "no node 3"),
+    ):
         response = client.get(f"/api/v1/jobs/{job_id}/{path}")
         assert response.status_code == 404
         assert words in response.json()["detail"]
