@@ -63,7 +63,7 @@ def load_probes(path: Path) -> list[Probe]:
     try:
         text = path.read_text(encoding="utf-8")
         spec = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not readable as {path.suffix or 'YAML'}: {error}") from error
     return expand_probes(spec, str(path))
 
@@ -78,7 +78,7 @@ def expand_probes(spec: Any, source: str) -> list[Probe]:
     """
     if isinstance(spec, list):
         probes = [probe for i, item in enumerate(spec) for probe in _expand_item(item, f"{source}[{i}]")]
-    elif isinstance(spec, Mapping) and "prompts" in spec:
+    elif isinstance(spec, Mapping) and not spec.keys().isdisjoint(("defaults", "prompts", "seeds")):
         probes = _expand_product(spec, source)
     else:
         probes = _expand_item(spec, source)

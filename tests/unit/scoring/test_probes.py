@@ -95,6 +95,7 @@ def test_prompts_times_seeds() -> None:
     [
         ({"prompts": [], "seeds": [1]}, "'prompts' must be a list with at least one entry"),
         ({"prompts": "a cat", "seeds": [1]}, "'prompts' must be a list"),
+        ({"defaults": {}, "seeds": [1]}, "'prompts' must be a list with at least one entry, not None"),
         ({"prompts": ["a"]}, "'seeds' must be a list with at least one entry, not None"),
         ({"prompts": ["a"], "seeds": [1], "steps": 8}, "unknown key 'steps' beside defaults"),
         ({"prompts": ["a"], "seeds": [1], "defaults": 3}, "'defaults' must be a mapping"),

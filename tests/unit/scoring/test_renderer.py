@@ -137,25 +137,27 @@ def test_guidance_1_is_the_prompt_alone_and_0_the_negative_prompt_alone() -> Non
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_image_has_a_gradient_in_the_unets_weights(sampler: str) -> None:
     components = models.sd2()
+    components.unet.double()
+    components.vae.double()
     weight: Tensor = components.unet.conv_in.weight
-    direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).double()
     direction /= direction.norm()
     renderer = Renderer(components, "cpu")
 
     def mean_image() -> Tensor:
         ((_, images),) = renderer.render([probe(sampler=sampler, steps=2, cfg_scale=3)])
-        return images.mean()
+        return images.double().mean()
 
     (gradient,) = torch.autograd.grad(mean_image(), weight)
     slope = float((gradient * direction).sum())
-    step = 0.02
+    step = 1e-3  # larger ones move pixels across the clamp at 0 and 1
     with torch.no_grad():
         weight += step * direction
         above = mean_image().item()
         weight -= 2 * step * direction
         below = mean_image().item()
     assert slope != 0
-    assert slope == pytest.approx((above - below) / (2 * step), rel=0.15, abs=2e-5)
+    assert slope == pytest.approx((above - below) / (2 * step), rel=0.1, abs=2e-5)
 
 
 def test_texts_encoded_in_inference_mode_still_serve_a_gradient() -> None:
