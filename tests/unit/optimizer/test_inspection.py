@@ -305,9 +305,7 @@ def test_an_unknown_architecture_is_refused_with_its_numbers(tmp_path: Path) -> 
     attention = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
     refiner = {
         "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(384, 4, 3, 3),
-        "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(
-            768, 1280
-        ),
+        attention: torch.zeros(768, 1280),
     }
     write_checkpoint(tmp_path / "refiner.safetensors", refiner, {})
     with pytest.raises(InputError, match="unknown architecture: 384 channels and text 1280 wide"):
