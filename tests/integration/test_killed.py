@@ -7,6 +7,7 @@ import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_a_search_killed_again_and_again_gives_the_trials_of_an_undisturbed_one(
     node_id = store.nodes(disturbed)[0].id
     for renders in (1, 5, 9):
         worker = cli.start("worker")
-        wait_until(lambda wanted=renders: store.render_totals(node_id)[0] >= wanted, f"{renders} renders")
+        wait_until(partial(has_renders, store, node_id, renders), f"{renders} renders")
         worker.send_signal(signal.SIGKILL)
         worker.wait()
     stored = store.render_totals(node_id)[0]
@@ -113,6 +114,10 @@ def test_a_worker_told_to_stop_hands_its_node_back(cli: Cli, settings: Settings,
     node = store.node(node_id)
     assert (node.state, node.lease_owner) == (NodeState.READY, None)
     assert store.cancel_job(job_id).state is JobState.CANCELLED
+
+
+def has_renders(store: Store, node_id: int, count: int) -> bool:
+    return store.render_totals(node_id)[0] >= count
 
 
 @contextmanager
