@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -15,10 +14,10 @@ from optimizer.blocks import BlockWeights
 from optimizer.checkpoints import Inspection, check_pair, inspect_checkpoint, load_components
 from optimizer.merging import LiveMerge, export_merge
 from optimizer.recipes import Recipe, metadata_of
-from scoring.errors import TrialFailed
 from scoring.probes import Probe
+from scoring.rendering.images import to_pil
 from scoring.rendering.renderer import Renderer
-from scoring.scorers.base import Scorer, ScorerSpec
+from scoring.scorers.base import Scorer, ScorerSpec, checked_scores
 from scoring.scorers.registry import create_scorer
 
 
@@ -89,19 +88,18 @@ class PairEvaluator:
         """
         self.seconds = StageSeconds()
         started = time.monotonic()
-        with torch.no_grad():
-            self.merge.apply(weights)
+        self.merge.apply(weights)
         self.seconds.merge = time.monotonic() - started
-        indices = list(range(len(probes)) if todo is None else todo)
-        batches = self.renderer.render([probes[i] for i in indices])
+        wanted = set(range(len(probes)) if todo is None else todo)
+        batches = self.renderer.render(probes, wanted)
         while (batch := self._next_batch(batches)) is not None:
-            positions, images, seconds = batch
-            chosen = [indices[p] for p in positions]
-            scores, scoring = self._score(images, [probes[i].prompt for i in chosen])
-            share = (seconds + scoring) / len(chosen)
-            for row, index in enumerate(chosen):
-                numbers = {name: values[row] for name, values in scores.items()}
-                yield Rendered(index, to_pil(images[row]), numbers, share)
+            indices, images, seconds = batch
+            scores, scoring = self._score(images, [probes[i].prompt for i in indices])
+            share = (seconds + scoring) / len(indices)
+            for row, (index, image) in enumerate(zip(indices, to_pil(images), strict=True)):
+                if index in wanted:
+                    numbers = {name: values[row] for name, values in scores.items()}
+                    yield Rendered(index, image, numbers, share)
 
     def export(self, weights: BlockWeights, out: Path, recipe: Recipe) -> None:
         """Merge A and B once more from their files, in fp32, and write the result with its recipe."""
@@ -125,16 +123,7 @@ class PairEvaluator:
         scores: dict[str, list[float]] = {}
         for name, scorer in self.scorers.items():
             with torch.no_grad():
-                values = scorer.score(images, prompts)
-            if not bool(values.isfinite().all()):
-                raise TrialFailed(f"scorer {name!r} gave a score that is not a number")
-            scores[name] = values.tolist()
+                scores[name] = checked_scores(scorer, images, prompts).tolist()
         seconds = time.monotonic() - started
         self.seconds.score += seconds
         return scores, seconds
-
-
-def to_pil(image: torch.Tensor) -> Image.Image:
-    """(3, H, W) in [0, 1] to an 8-bit picture."""
-    array = (image.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(np.ascontiguousarray(array))

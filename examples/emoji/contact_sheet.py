@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from examples.emoji.assemble import members
 from examples.emoji.pictures import caption
 from optimizer.checkpoints import load_components
-from optimizer.trial import to_pil
 from scoring.probes import Probe
+from scoring.rendering.images import to_pil
 from scoring.rendering.renderer import Renderer
 
 CONCEPTS = (
@@ -34,7 +34,7 @@ def draw(file: Path, prompts: Sequence[str], seed: int = 1) -> list[Image.Image]
     ]
     pictures: dict[int, Image.Image] = {}
     for indices, images in renderer.render(probes):
-        pictures |= {i: to_pil(image) for i, image in zip(indices, images, strict=True)}
+        pictures |= zip(indices, to_pil(images), strict=True)
     return [pictures[i] for i in range(len(probes))]
 
 

@@ -53,10 +53,20 @@ def new_zoo(device: str) -> Zoo:
     return Zoo(unet.to(device), text.to(device), device)
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """`rate`: highest learning rate; `no_style`: share of captions that do not name the style."""
+
+    steps: int
+    rate: float
+    no_style: float
+    train_text: bool
+
+
 def tokens(captions: list[str]) -> torch.Tensor:
     """CLIP token ids (N, 77), padded with the end of text as Stable Diffusion 1 does."""
-    ids = tokenizer()(captions)
-    return torch.where(ids == 0, END_OF_TEXT, ids)
+    ids: torch.Tensor = tokenizer()(captions)
+    return ids.masked_fill(ids == 0, END_OF_TEXT)
 
 
 @cache
@@ -67,7 +77,8 @@ def tokenizer() -> open_clip.SimpleTokenizer:
 def encode(vae: AutoencoderKL, pictures: Pictures) -> torch.Tensor:
     with torch.no_grad():
         parts = [vae.encode(part).latent_dist.mode() for part in pictures.rgb.split(64)]
-    return torch.cat(parts) * vae.config.scaling_factor
+    scale: float = vae.config.scaling_factor
+    return torch.cat(parts) * scale
 
 
 class Average:
@@ -88,39 +99,40 @@ def train(
     pictures: Pictures,
     latents: torch.Tensor,
     which: torch.Tensor,
+    schedule: Schedule,
     *,
-    steps: int,
     batch: int,
-    rate: float,
-    no_style: float,
-    train_text: bool,
     out: Path,
     snapshot: int = 500,
 ) -> None:
-    """`no_style` is the share of captions that do not name the style; writes the averages to `out`."""
+    """Learn the pictures `which`; the averages are written to `out`."""
     generator = torch.Generator().manual_seed(0)
     noise_schedule = DDPMScheduler.from_config(DDPMScheduler.load_config(CONFIG / "scheduler"))
-    trained: list[torch.nn.Module] = [zoo.unet, zoo.text] if train_text else [zoo.unet]
-    averages = [Average(module, 0.998 if train_text else 0.99) for module in trained]
+    trained: list[torch.nn.Module] = [zoo.unet, zoo.text] if schedule.train_text else [zoo.unet]
+    averages = [Average(module, 0.998 if schedule.train_text else 0.99) for module in trained]
     parameters = [p for module in trained for p in module.parameters()]
-    optimiser = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.05)
+    optimiser = torch.optim.AdamW(parameters, schedule.rate, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
+    decay = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.rate, schedule.steps, pct_start=0.05)
     order = torch.empty(0, dtype=torch.long)
     started, total = time.monotonic(), 0.0
-    for step in range(1, steps + 1):
+    for step in range(1, schedule.steps + 1):
         while len(order) < batch:
             order = torch.cat([order, which[torch.randperm(len(which), generator=generator)]])
         pick, order = order[:batch], order[batch:]
         mine = slice(RANK, None, WORLD)
         chance = torch.rand(batch, generator=generator).tolist()
         captions = [
-            "" if c < 0.1 else caption(pictures.concept[i]) if c < 0.1 + no_style else pictures.caption(i)
+            ""
+            if c < 0.1
+            else caption(pictures.concept[i])
+            if c < 0.1 + schedule.no_style
+            else pictures.caption(i)
             for i, c in zip(pick.tolist(), chance, strict=True)
         ]
         clean = latents[pick][mine].to(zoo.device)
         noise = torch.randn(batch, *clean.shape[1:], generator=generator)[mine].to(zoo.device)
         t = torch.randint(0, 1000, (batch,), generator=generator)[mine].to(zoo.device)
-        with torch.set_grad_enabled(train_text):
+        with torch.set_grad_enabled(schedule.train_text):
             context = zoo.text(tokens(captions[mine]).to(zoo.device)).last_hidden_state
         noisy = noise_schedule.add_noise(clean, noise, t)
         guess = zoo.unet(noisy, t, context, return_dict=False)[0]
@@ -130,16 +142,16 @@ def train(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        schedule.step()
+        decay.step()
         for average, module in zip(averages, trained, strict=True):
             average.update(module)
         total += loss.item()
         if step % 50 == 0 and RANK == 0:
             print(f"step {step} loss {total / 50:.4f} {time.monotonic() - started:.0f} s", flush=True)
             total = 0.0
-        if RANK == 0 and (step % snapshot == 0 or step == steps):
+        if RANK == 0 and (step % snapshot == 0 or step == schedule.steps):
             save(out / "unet.safetensors", averages[0].module)
-            if train_text:
+            if schedule.train_text:
                 save(out / "text.safetensors", averages[1].module)
 
 
@@ -170,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=["base", *FINETUNES])
     parser.add_argument("--work", type=Path, default=Path("zoo-work"))
-    parser.add_argument("--steps", type=int, help="default: 5000 for the base, 300 for a fine-tune")
+    parser.add_argument("--steps", type=int, help="default: 3000 for the base, 260 for a fine-tune")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -181,14 +193,14 @@ def main() -> None:
     for name in args.names:
         zoo = new_zoo(args.device)
         if name == "base":
-            settings = {"steps": args.steps or 5000, "rate": 1.2e-3, "no_style": 0.15, "train_text": True}
+            schedule = Schedule(args.steps or 3000, 1.2e-3, no_style=0.15, train_text=True)
             which = pictures.where()
         else:
             load_base(zoo, args.work / "base")
-            settings = {"steps": args.steps or 300, "rate": 4e-4, "no_style": 0.4, "train_text": False}
+            schedule = Schedule(args.steps or 260, 4e-4, no_style=0.4, train_text=False)
             which = pictures.where(**FINETUNES[name])
-        print(f"{name}: {len(which)} pictures, {settings}", flush=True)
-        train(zoo, pictures, latents, which, batch=args.batch, out=args.work / name, **settings)
+        print(f"{name}: {len(which)} pictures, {schedule}", flush=True)
+        train(zoo, pictures, latents, which, schedule, batch=args.batch, out=args.work / name)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ only once, and can be differentiated: nothing here turns gradients off, the call
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -80,19 +80,27 @@ class Renderer:
         self._check(probes)
         self._text.encode(key for probe in probes for key in _texts(probe))
 
-    def render(self, probes: Sequence[Probe]) -> Iterator[tuple[list[int], Tensor]]:
+    def render(
+        self, probes: Sequence[Probe], only: Collection[int] | None = None
+    ) -> Iterator[tuple[list[int], Tensor]]:
         """Renders `probes` batch by batch: their indices and images (n, 3, H, W), float32 in [0, 1].
 
         A batch has one sampler, step count and size; which probes share it changes an image by no more than
-        rounding. Raises InputError before anything is rendered for a size that the VAE can't make, a prompt
-        that does not fit, or too large a `clip_skip`; while rendering, TrialFailed for an image that is NaN,
-        black or of one colour.
+        rounding. only: batches that hold none of these indices are left out; the others are the same as
+        without it, so that a trial that was cut short goes on to the bit. Raises InputError before anything
+        is rendered for a size that the VAE can't make, a prompt that does not fit, or too large a
+        `clip_skip`; while rendering, TrialFailed for an image that is NaN, black or of one colour.
         """
         self.encode(probes)
-        return self._render(list(probes))
+        batches = _batches(probes, self.max_batch)
+        if only is not None:
+            batches = (indices for indices in batches if not set(only).isdisjoint(indices))
+        return self._render(list(probes), batches)
 
-    def _render(self, probes: Sequence[Probe]) -> Iterator[tuple[list[int], Tensor]]:
-        for indices in _batches(probes, self.max_batch):
+    def _render(
+        self, probes: Sequence[Probe], batches: Iterator[list[int]]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        for indices in batches:
             batch = [probes[i] for i in indices]
             images = self._images(batch)
             names = [f"probe {i} ({probes[i].prompt[:60]!r}, seed {probes[i].seed})" for i in indices]
