@@ -23,7 +23,7 @@ class Parent(BaseModel):
 
     name: str = Field(description="File name in the models folder.")
     sha256: str
-    legacy_hash: str | None = Field(None, description="A1111's 8-digit hash of old.")
+    legacy_hash: str | None = Field(default=None, description="A1111's 8-digit hash of old.")
     metadata: dict[str, str] = Field(default_factory=dict, description="The file's own metadata strings.")
 
 
@@ -39,7 +39,7 @@ class Recipe(BaseModel):
     prediction_type: str
     weights: BlockWeights = Field(description="Block name -> alpha; merged = (1 - alpha) A + alpha B.")
     dtype: str = "float16"
-    trials: int | None = Field(None, description="Trials that the search took.")
+    trials: int | None = Field(default=None, description="Trials that the search took.")
     scores: dict[str, float] = Field(
         default_factory=dict, description="What the winner and its baselines scored, as 'search/winner'."
     )

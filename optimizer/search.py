@@ -37,14 +37,19 @@ class SearchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sampler: SamplerName = Field(
-        "gp", description="gp: Optuna's GPSampler; tpe; cmaes: CMA-ES around the uniform merge; random."
+        default="gp",
+        description="gp: Optuna's GPSampler; tpe; cmaes: CMA-ES around the uniform merge; random.",
     )
-    trials: int = Field(60, ge=1, description="Trials in all, the three baselines (A, B, 0.5) included.")
-    seconds: float | None = Field(None, gt=0, description="Stop when the node has run for this long.")
+    trials: int = Field(
+        default=60, ge=1, description="Trials in all, the three baselines (A, B, 0.5) included."
+    )
+    seconds: float | None = Field(default=None, gt=0, description="Stop when the node has run for this long.")
     patience: int | None = Field(
-        None, ge=1, description="Stop after this many trials in a row that did not improve the best score."
+        default=None,
+        ge=1,
+        description="Stop after this many trials in a row that did not improve the best score.",
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="The same seed gives the same trials.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="The same seed gives the same trials.")
 
 
 @dataclass(frozen=True)

@@ -56,22 +56,24 @@ class JobRequest(BaseModel):
         "payload, or the name of a file in the probes folder."
     )
     heldout: dict[str, Any] | list[Any] | str | None = Field(
-        None,
+        default=None,
         description="Probes that the search never sees; the winner, A, B and the uniform merge are "
         "scored on them at the end. The same forms as `probes`.",
     )
     scorers: list[ScorerSpec] = Field(
         min_length=1, description="Who judges the images, and with what weight."
     )
-    tally: str = Field("arithmetic", description="How the scores of all probes become the trial's one score.")
+    tally: str = Field(
+        default="arithmetic", description="How the scores of all probes become the trial's one score."
+    )
     search: SearchSettings = Field(
         default_factory=lambda: SearchSettings.model_validate({}), description="How to search."
     )
     output: str | None = Field(
-        None, description="Name of the merged checkpoint; made from A and B if not given."
+        default=None, description="Name of the merged checkpoint; made from A and B if not given."
     )
     prediction_type: PredictionType | None = Field(
-        None, description="What the models predict; found out from the files if not given."
+        default=None, description="What the models predict; found out from the files if not given."
     )
 
 

@@ -29,19 +29,25 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="AUTOMBW_", extra="forbid", validate_default=True)
 
-    models_dir: Path = Field(Path("models"), description="Folder of the checkpoints that jobs may name.")
-    data_dir: Path = Field(Path("autombw-data"), description="Database, renders and merged checkpoints.")
-    probes_dir: Path = Field(Path("probes"), description="Folder of probe files that jobs may name.")
-    scorers_dir: Path = Field(Path("scorers"), description="Folder of the scorers' weights.")
-    database_url: str = Field("", description="SQLAlchemy URL; SQLite in data_dir where empty.")
-    host: str = Field("127.0.0.1", description="Address the API listens on.")
-    port: int = Field(8188, ge=1, le=65535, description="Port the API listens on.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:0, mps.")
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="Numbers the models run in; auto is float32 on a CPU, else float16."
+    models_dir: Path = Field(
+        default=Path("models"), description="Folder of the checkpoints that jobs may name."
     )
-    max_batch: int = Field(16, ge=1, le=1024, description="Images rendered together at most.")
-    lease_seconds: float = Field(30.0, ge=1.0, le=3600.0, description="A silent worker loses its node after.")
+    data_dir: Path = Field(
+        default=Path("autombw-data"), description="Database, renders and merged checkpoints."
+    )
+    probes_dir: Path = Field(default=Path("probes"), description="Folder of probe files that jobs may name.")
+    scorers_dir: Path = Field(default=Path("scorers"), description="Folder of the scorers' weights.")
+    database_url: str = Field(default="", description="SQLAlchemy URL; SQLite in data_dir where empty.")
+    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    port: int = Field(default=8188, ge=1, le=65535, description="Port the API listens on.")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, mps.")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="auto", description="Numbers the models run in; auto is float32 on a CPU, else float16."
+    )
+    max_batch: int = Field(default=16, ge=1, le=1024, description="Images rendered together at most.")
+    lease_seconds: float = Field(
+        default=30.0, ge=1.0, le=3600.0, description="A silent worker loses its node after."
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Settings:

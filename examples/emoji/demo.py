@@ -137,8 +137,11 @@ def print_result(result: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"))
-    out: Path = parser.parse_args().out.absolute()
+    parser.add_argument("--trials", type=int, help="fewer trials than the job file says, for a quick look")
+    args = parser.parse_args()
+    out: Path = args.out.absolute()
     job = yaml.safe_load(JOB.read_text())
+    job["search"]["trials"] = args.trials or job["search"]["trials"]
     shutil.rmtree(out, ignore_errors=True)
     print("assembling the emoji zoo", flush=True)
     names = [job[side].removeprefix("emoji-") for side in ("a", "b")]

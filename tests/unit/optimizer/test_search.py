@@ -7,7 +7,15 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from optimizer.search import BASELINES, SearchSettings, ToldTrial, best_trial, propose, stop_reason
+from optimizer.search import (
+    BASELINES,
+    SamplerName,
+    SearchSettings,
+    ToldTrial,
+    best_trial,
+    propose,
+    stop_reason,
+)
 
 BLOCKS = ("IN00", "IN01", "M00", "OUT05")
 PEAK = {"IN00": 0.2, "IN01": 0.8, "M00": 0.4, "OUT05": 0.6}
@@ -33,7 +41,7 @@ def test_first_trials_are_the_baselines() -> None:
 
 
 @pytest.mark.parametrize("sampler", ["gp", "tpe", "cmaes", "random"])
-def test_a_resumed_search_proposes_what_an_undisturbed_one_does(sampler: str) -> None:
+def test_a_resumed_search_proposes_what_an_undisturbed_one_does(sampler: SamplerName) -> None:
     settings = SearchSettings(sampler=sampler, seed=7)
     undisturbed = run(settings, [], 16)
     killed_often: list[ToldTrial] = []
@@ -43,7 +51,7 @@ def test_a_resumed_search_proposes_what_an_undisturbed_one_does(sampler: str) ->
 
 
 @pytest.mark.parametrize("sampler", ["gp", "tpe", "cmaes", "random"])
-def test_weights_lie_in_the_unit_interval_and_differ_between_seeds(sampler: str) -> None:
+def test_weights_lie_in_the_unit_interval_and_differ_between_seeds(sampler: SamplerName) -> None:
     one = run(SearchSettings(sampler=sampler, seed=1), [], 8)
     two = run(SearchSettings(sampler=sampler, seed=2), [], 8)
     assert all(0 <= w <= 1 for t in one for w in t.weights.values())
