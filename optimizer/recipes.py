@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from optimizer.blocks import RECIPE_ORDER, BlockWeights
+from optimizer.checkpoints.writing import modelspec
 
 
 class Parent(BaseModel):
@@ -56,11 +57,7 @@ def metadata_of(recipe: Recipe) -> dict[str, str]:
         "sd_mbwrt_recipe": json.dumps(_mbwrt_recipe(recipe)),
         "autombw_recipe": recipe.model_dump_json(exclude={"a": {"metadata"}, "b": {"metadata"}}),
         "prediction_type": recipe.prediction_type,
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.title": recipe.name,
-        "modelspec.architecture": _MODELSPEC.get(recipe.architecture, f"{recipe.architecture}/custom"),
-        "modelspec.implementation": "sgm" if recipe.architecture == "sdxl" else "ldm",
-        "modelspec.prediction_type": "v" if recipe.prediction_type == "v_prediction" else "epsilon",
+        **modelspec(recipe.architecture, recipe.prediction_type, recipe.name),
         "modelspec.merged_from": f"{recipe.a.name}, {recipe.b.name}",
     }
 
@@ -69,14 +66,6 @@ def read_recipe(metadata: Mapping[str, str]) -> Recipe | None:
     """Our own recipe from a file's metadata; None when the file is not one of ours."""
     text = metadata.get("autombw_recipe")
     return Recipe.model_validate_json(text) if text else None
-
-
-# https://github.com/Stability-AI/ModelSpec names the architectures so.
-_MODELSPEC = {
-    "sd1": "stable-diffusion-v1",
-    "sd2": "stable-diffusion-v2-768-v",
-    "sdxl": "stable-diffusion-xl-v1-base",
-}
 
 
 def _a1111_recipe(recipe: Recipe) -> dict[str, Any]:
