@@ -12,7 +12,7 @@ import torch
 from examples.emoji.train_unet import FINETUNES
 
 # What the shipped weights were trained with.
-VAE_STEPS, REWARD_STEPS, BASE_STEPS, FINETUNE_STEPS = 2600, 1000, 3000, 260
+VAE_STEPS, REWARD_STEPS, BASE_STEPS, FINETUNE_STEPS = 2600, 1000, 3000, 220
 
 
 def steps(work: Path) -> list[tuple[Path, list[str]]]:

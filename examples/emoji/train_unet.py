@@ -182,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=["base", *FINETUNES])
     parser.add_argument("--work", type=Path, default=Path("zoo-work"))
-    parser.add_argument("--steps", type=int, help="default: 3000 for the base, 260 for a fine-tune")
+    parser.add_argument("--steps", type=int, help="default: 3000 for the base, 220 for a fine-tune")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -197,7 +197,7 @@ def main() -> None:
             which = pictures.where()
         else:
             load_base(zoo, args.work / "base")
-            schedule = Schedule(args.steps or 260, 4e-4, no_style=0.4, train_text=False)
+            schedule = Schedule(args.steps or 220, 4e-4, no_style=0.4, train_text=False)
             which = pictures.where(**FINETUNES[name])
         print(f"{name}: {len(which)} pictures, {schedule}", flush=True)
         train(zoo, pictures, latents, which, schedule, batch=args.batch, out=args.work / name)

@@ -117,6 +117,17 @@ def test_probes_of_one_kind_share_a_batch_and_keep_their_index() -> None:
     ]
 
 
+def test_what_is_left_of_a_trial_is_rendered_in_the_same_batches_to_the_bit() -> None:
+    probes = [probe(seed=seed) for seed in range(5)]
+    renderer = Renderer(model("sd1"), "cpu", 2)
+    with torch.no_grad():
+        whole = {tuple(indices): images for indices, images in renderer.render(probes)}
+        rest = {tuple(indices): images for indices, images in renderer.render(probes, only=[3, 4])}
+    assert list(rest) == [(2, 3), (4,)]
+    for indices, images in rest.items():
+        assert torch.equal(images, whole[indices])
+
+
 def test_guidance_1_is_the_prompt_alone_and_0_the_negative_prompt_alone() -> None:
     one, zero, swapped, near_one, near_zero = _each(
         model("sd1"),
