@@ -40,6 +40,8 @@ def service(folder: Path) -> Iterator[httpx.Client]:
         port = probe.getsockname()[1]
     names = {"MODELS_DIR": "models", "SCORERS_DIR": "scorers", "DATA_DIR": "data"}
     places = {f"AUTOMBW_{key}": str(folder / name) for key, name in names.items()}
+    # The pictures are small: larger batches keep two cores busier.
+    places["AUTOMBW_MAX_BATCH"] = "48"
     command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port)]
     with (folder / "service.log").open("w") as log:
         process = subprocess.Popen(command, env=os.environ | places, stdout=log, stderr=log)
