@@ -99,7 +99,8 @@ def held_out_images(client: httpx.Client, job_id: str, which: str) -> list[Image
 
 
 def picture(client: httpx.Client, job_id: str, prompts: list[str], seeds: int, out: Path) -> None:
-    """One column per prompt (its first seed), one row per model."""
+    """One column per prompt (every other one, with its first seed), one row per model."""
+    prompts = prompts[::2]
     cell, left, top = 96, 84, 16
     sheet = Image.new("RGB", (left + cell * len(prompts), top + cell * len(ROWS)), "white")
     draw = ImageDraw.Draw(sheet)
@@ -107,7 +108,7 @@ def picture(client: httpx.Client, job_id: str, prompts: list[str], seeds: int, o
         draw.text((left + column * cell + 2, 2), prompt.split(",")[0], fill="black")
     for row, which in enumerate(ROWS):
         draw.text((4, top + row * cell + cell // 2), which, fill="black")
-        for column, image in enumerate(held_out_images(client, job_id, which)[::seeds]):
+        for column, image in enumerate(held_out_images(client, job_id, which)[:: 2 * seeds]):
             big = image.resize((cell, cell), Image.Resampling.LANCZOS)
             sheet.paste(big, (left + column * cell, top + row * cell))
     sheet.save(out)
