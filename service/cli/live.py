@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -64,10 +65,15 @@ def _node(node: dict[str, Any]) -> RenderableType:
     planned = node["trials_planned"]
     lines: list[RenderableType] = [
         Text(f"{node['a']} + {node['b']} -> {node['output']}", "dim"),
-        ProgressBar(total=planned, completed=planned if node["state"] == "done" else ended, width=60),
+        # A bar alone ends without a line break.
+        Padding(
+            ProgressBar(total=planned, completed=planned if node["state"] == "done" else ended, width=60)
+        ),
         Text(_pace(node, ended)),
         _scores(node),
     ]
+    if node["stop_reason"]:
+        lines.append(Text(f"the search ended: {node['stop_reason']}", "dim"))
     if node["reason"]:
         lines.append(Text(node["reason"], "red"))
     if node["checkpoint"]:
@@ -88,8 +94,6 @@ def _pace(node: dict[str, Any], ended: int) -> str:
     if node["eta_seconds"]:
         minutes, seconds = divmod(round(node["eta_seconds"]), 60)
         parts.append(f"ETA {minutes // 60}:{minutes % 60:02}:{seconds:02}")
-    if node["stop_reason"]:
-        parts.append(node["stop_reason"])
     return ", ".join(parts)
 
 
