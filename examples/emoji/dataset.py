@@ -19,19 +19,10 @@ import numpy.typing as npt
 import resvg_py
 from PIL import Image
 
+from examples.emoji.styles import STYLES, SVG_STYLES
+
 HERE = Path(__file__).parent
 SIZE = 64
-
-# style word in a caption -> iconify package; "3d" is a folder of pictures instead.
-SVG_STYLES = {
-    "noto": "noto",
-    "twemoji": "twemoji",
-    "flat": "fluent-emoji-flat",
-    "classic": "noto-v1",
-}
-STYLES = (*SVG_STYLES, "3d")
-# The UNet never sees this style: it is there to widen what the reward has seen.
-REWARD_ONLY_STYLES = ("classic",)
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
     "animals": (

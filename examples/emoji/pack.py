@@ -17,8 +17,8 @@ import open_clip
 import torch
 from safetensors.torch import load, load_file, save
 
-from examples.emoji.dataset import STYLES
 from examples.emoji.pictures import caption, load_pictures
+from examples.emoji.styles import STYLES
 from examples.emoji.train_unet import FINETUNES
 
 WEIGHTS = Path(__file__).parent / "weights"

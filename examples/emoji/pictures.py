@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from examples.emoji.dataset import REWARD_ONLY_STYLES
+from examples.emoji.styles import REWARD_ONLY_STYLES
 
 MODEL_SIZE = 32
 
