@@ -76,7 +76,7 @@ def propose(
         return uniform(blocks, BASELINES[name])
     history = sorted((t for t in told if t.number < number), key=lambda t: t.number)
     space: dict[str, BaseDistribution] = {block: FloatDistribution(0.0, 1.0) for block in blocks}
-    study = optuna.create_study(direction="maximize", sampler=_sampler(settings, number))
+    study = optuna.create_study(direction="maximize")
     if settings.sampler == "cmaes":
         _replay(study, settings, space, history)
     else:
