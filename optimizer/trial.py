@@ -16,7 +16,7 @@ from optimizer.merging import LiveMerge, export_merge
 from optimizer.recipes import Recipe, metadata_of
 from scoring.probes import Probe
 from scoring.rendering.images import to_pil
-from scoring.rendering.renderer import Renderer
+from scoring.rendering.renderer import BetweenSteps, Renderer
 from scoring.scorers.base import Scorer, ScorerSpec, checked_scores
 from scoring.scorers.registry import create_scorer
 
@@ -80,10 +80,15 @@ class PairEvaluator:
         self.seconds = StageSeconds()
 
     def evaluate(
-        self, weights: BlockWeights, probes: Sequence[Probe], todo: Sequence[int] | None = None
+        self,
+        weights: BlockWeights,
+        probes: Sequence[Probe],
+        todo: Sequence[int] | None = None,
+        between_steps: BetweenSteps | None = None,
     ) -> Iterator[Rendered]:
         """Merge, then render and score the probes whose indices are in `todo` (all of them unless given).
 
+        between_steps: called after every denoising step; what it raises passes through.
         Raises TrialFailed with its reason when an image or a score can't be trusted.
         """
         self.seconds = StageSeconds()
@@ -91,7 +96,7 @@ class PairEvaluator:
         self.merge.apply(weights)
         self.seconds.merge = time.monotonic() - started
         wanted = set(range(len(probes)) if todo is None else todo)
-        batches = self.renderer.render(probes, wanted)
+        batches = self.renderer.render(probes, wanted, between_steps)
         while (batch := self._next_batch(batches)) is not None:
             indices, images, seconds = batch
             scores, scoring = self._score(images, [probes[i].prompt for i in indices])

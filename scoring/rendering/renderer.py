@@ -7,7 +7,7 @@ only once, and can be differentiated: nothing here turns gradients off, the call
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ from scoring.rendering.samplers import make_scheduler
 # Decoding needs far more memory an image than denoising: four images of 512x512 at once.
 _PIXELS_DECODED_AT_ONCE = 4 * 512 * 512
 
+BetweenSteps = Callable[[], None]
+"""Called after every denoising step, so also before decoding; what it raises ends the render."""
+
 
 def denoise(
     unet: Any,
@@ -33,6 +36,7 @@ def denoise(
     uncond: Tensor | None,
     cfg_scale: Tensor,
     generators: list[torch.Generator],
+    between_steps: BetweenSteps | None = None,
 ) -> Tensor:
     """Latents (N, 4, h, w) of noise, already at the scheduler's first noise level, to latents of images.
 
@@ -52,6 +56,8 @@ def denoise(
             negative, positive = unet(torch.cat([x, x]), t, encoder_hidden_states=text).sample.chunk(2)
             predicted = negative + guidance * (positive - negative)
         latents = scheduler.step(predicted, t, latents, **noise, return_dict=False)[0]
+        if between_steps is not None:
+            between_steps()
     return latents
 
 
@@ -81,33 +87,38 @@ class Renderer:
         self._text.encode(key for probe in probes for key in _texts(probe))
 
     def render(
-        self, probes: Sequence[Probe], only: Collection[int] | None = None
+        self,
+        probes: Sequence[Probe],
+        only: Collection[int] | None = None,
+        between_steps: BetweenSteps | None = None,
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Renders `probes` batch by batch: their indices and images (n, 3, H, W), float32 in [0, 1].
 
         A batch has one sampler, step count and size; which probes share it changes an image by no more than
         rounding. only: batches that hold none of these indices are left out; the others are the same as
-        without it, so that a trial that was cut short goes on to the bit. Raises InputError before anything
-        is rendered for a size that the VAE can't make, a prompt that does not fit, or too large a
-        `clip_skip`; while rendering, TrialFailed for an image that is NaN, black or of one colour.
+        without it, so that a trial that was cut short goes on to the bit. between_steps: what it raises
+        passes through and loses the batch; the next call renders as if nothing had happened.
+        Raises InputError before anything is rendered for a size that the VAE can't make, a prompt that does
+        not fit, or too large a `clip_skip`; while rendering, TrialFailed for an image that is NaN, black or
+        of one colour.
         """
         self.encode(probes)
         batches = _batches(probes, self.max_batch)
         if only is not None:
             batches = (indices for indices in batches if not set(only).isdisjoint(indices))
-        return self._render(list(probes), batches)
+        return self._render(list(probes), batches, between_steps)
 
     def _render(
-        self, probes: Sequence[Probe], batches: Iterator[list[int]]
+        self, probes: Sequence[Probe], batches: Iterator[list[int]], between_steps: BetweenSteps | None
     ) -> Iterator[tuple[list[int], Tensor]]:
         for indices in batches:
             batch = [probes[i] for i in indices]
-            images = self._images(batch)
+            images = self._images(batch, between_steps)
             names = [f"probe {i} ({probes[i].prompt[:60]!r}, seed {probes[i].seed})" for i in indices]
             check_images(images, names)
             yield indices, images
 
-    def _images(self, batch: Sequence[Probe]) -> Tensor:
+    def _images(self, batch: Sequence[Probe], between_steps: BetweenSteps | None) -> Tensor:
         scheduler = make_scheduler(batch[0].sampler, self.components)
         scheduler.set_timesteps(batch[0].steps, device=self.device)
         generators = [torch.Generator("cpu").manual_seed(probe.seed) for probe in batch]
@@ -122,6 +133,7 @@ class Renderer:
             uncond=uncond,
             cfg_scale=cfg_scale,
             generators=generators,
+            between_steps=between_steps,
         )
         return self._decode(denoised)
 

@@ -128,6 +128,46 @@ def test_what_is_left_of_a_trial_is_rendered_in_the_same_batches_to_the_bit() ->
         assert torch.equal(images, whole[indices])
 
 
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("sampler", ["DPM++ 2M Karras", "Euler a"])
+def test_a_render_stopped_at_its_third_step_leaves_no_trace(sampler: str) -> None:
+    probes = [probe(seed=seed, sampler=sampler, steps=4) for seed in range(3)]
+    renderer = Renderer(model("sd1"), "cpu", 2)
+    steps = 0
+
+    def stop_at_the_third() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            raise Stopped
+
+    with torch.no_grad(), pytest.raises(Stopped):
+        next(renderer.render(probes, between_steps=stop_at_the_third))
+    assert steps == 3
+    with torch.no_grad():
+        after = list(renderer.render(probes))
+        fresh = list(Renderer(model("sd1"), "cpu", 2).render(probes))
+    for (indices, images), (wanted_indices, wanted) in zip(after, fresh, strict=True):
+        assert indices == wanted_indices
+        assert torch.equal(images, wanted)
+
+
+def test_a_render_can_be_stopped_before_it_is_decoded() -> None:
+    decoded: list[bool] = []
+    components = models.sd1()
+    components.vae.decoder.register_forward_hook(lambda *_: decoded.append(True))
+    calls: list[int] = []
+    with torch.no_grad():
+        (_,) = Renderer(components, "cpu").render(
+            [probe(steps=3)], between_steps=lambda: calls.append(len(decoded))
+        )
+    assert calls == [0, 0, 0]
+    assert decoded == [True]
+
+
 def test_guidance_1_is_the_prompt_alone_and_0_the_negative_prompt_alone() -> None:
     one, zero, swapped, near_one, near_zero = _each(
         model("sd1"),
