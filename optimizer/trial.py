@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -40,17 +40,16 @@ class StageSeconds:
     score: float = 0.0
 
 
-class PairEvaluator:
-    """Two checkpoints, one live UNet between them, a renderer and scorers, on one device.
+class Evaluator:
+    """One checkpoint, a renderer and scorers, on one device.
 
-    `blocks` are the blocks that differ between A and B: the dimensions of the search. Raises InputError
-    when the two do not fit each other or a scorer is not there.
+    prediction_type: found out from the file unless given. Raises InputError when the checkpoint can't be
+    rendered or a scorer is not there.
     """
 
     def __init__(
         self,
-        path_a: Path,
-        path_b: Path,
+        path: Path,
         scorers: Sequence[ScorerSpec],
         *,
         device: str = "cpu",
@@ -58,43 +57,23 @@ class PairEvaluator:
         max_batch: int = 16,
         prediction_type: str | None = None,
     ) -> None:
-        self.path_a, self.path_b = path_a, path_b
-        self.inspections: tuple[Inspection, Inspection] = (
-            inspect_checkpoint(path_a),
-            inspect_checkpoint(path_b),
-        )
-        self.notes = check_pair(*self.inspections)
-        components = load_components(path_a, device=device, dtype=dtype, prediction_type=prediction_type)
-        self.prediction_type = components.prediction_type
-        self.merge = LiveMerge(
-            path_a,
-            path_b,
-            components.unet,
-            architecture=self.inspections[0].architecture,
-            device=device,
-            dtype=dtype,
-        )
-        self.blocks = self.merge.blocks
-        self.renderer = Renderer(components, device, max_batch)
+        self.components = load_components(path, device=device, dtype=dtype, prediction_type=prediction_type)
+        self.renderer = Renderer(self.components, device, max_batch)
         self.scorers: dict[str, Scorer] = {spec.scorer: create_scorer(spec, device) for spec in scorers}
         self.seconds = StageSeconds()
 
     def evaluate(
         self,
-        weights: BlockWeights,
         probes: Sequence[Probe],
         todo: Sequence[int] | None = None,
         between_steps: BetweenSteps | None = None,
     ) -> Iterator[Rendered]:
-        """Merge, then render and score the probes whose indices are in `todo` (all of them unless given).
+        """Render and score the probes whose indices are in `todo` (all of them unless given).
 
         between_steps: called after every denoising step; what it raises passes through.
         Raises TrialFailed with its reason when an image or a score can't be trusted.
         """
         self.seconds = StageSeconds()
-        started = time.monotonic()
-        self.merge.apply(weights)
-        self.seconds.merge = time.monotonic() - started
         wanted = set(range(len(probes)) if todo is None else todo)
         batches = self.renderer.render(probes, wanted, between_steps)
         while (batch := self._next_batch(batches)) is not None:
@@ -105,11 +84,6 @@ class PairEvaluator:
                 if index in wanted:
                     numbers = {name: values[row] for name, values in scores.items()}
                     yield Rendered(index, image, numbers, share)
-
-    def export(self, weights: BlockWeights, out: Path, recipe: Recipe) -> None:
-        """Merge A and B once more from their files, in fp32, and write the result with its recipe."""
-        dtype: torch.dtype = getattr(torch, recipe.dtype)
-        export_merge(self.path_a, self.path_b, weights, out, metadata=metadata_of(recipe), dtype=dtype)
 
     def _next_batch(
         self, batches: Iterator[tuple[list[int], torch.Tensor]]
@@ -132,3 +106,71 @@ class PairEvaluator:
         seconds = time.monotonic() - started
         self.seconds.score += seconds
         return scores, seconds
+
+
+class PairEvaluator:
+    """Two checkpoints and one live UNet between them, evaluated as one checkpoint is.
+
+    `blocks` are the blocks that differ between A and B: the dimensions of the search. Text encoder and VAE
+    are A's. inspections: of A and B, where the caller has them: with statistics they take reading both files
+    twice. Raises InputError when the two do not fit each other or a scorer is not there.
+    """
+
+    def __init__(
+        self,
+        path_a: Path,
+        path_b: Path,
+        scorers: Sequence[ScorerSpec],
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        max_batch: int = 16,
+        prediction_type: str | None = None,
+        inspections: tuple[Inspection, Inspection] | None = None,
+    ) -> None:
+        self.path_a, self.path_b = path_a, path_b
+        self.inspections = inspections or (inspect_checkpoint(path_a), inspect_checkpoint(path_b))
+        self.notes = check_pair(*self.inspections)
+        self._merged = Evaluator(
+            path_a,
+            scorers,
+            device=device,
+            dtype=dtype,
+            max_batch=max_batch,
+            prediction_type=prediction_type,
+        )
+        self.prediction_type = self._merged.components.prediction_type
+        self.merge = LiveMerge(
+            path_a,
+            path_b,
+            self._merged.components.unet,
+            architecture=self.inspections[0].architecture,
+            device=device,
+            dtype=dtype,
+        )
+        self.blocks = self.merge.blocks
+        self._merge_seconds = 0.0
+
+    @property
+    def seconds(self) -> StageSeconds:
+        """Where the time of the last trial went."""
+        return replace(self._merged.seconds, merge=self._merge_seconds)
+
+    def evaluate(
+        self,
+        weights: BlockWeights,
+        probes: Sequence[Probe],
+        todo: Sequence[int] | None = None,
+        between_steps: BetweenSteps | None = None,
+    ) -> Iterator[Rendered]:
+        """Merge, then go on as `Evaluator.evaluate`; raises InputError for wrong weights too."""
+        self._merged.seconds, self._merge_seconds = StageSeconds(), 0.0
+        started = time.monotonic()
+        self.merge.apply(weights)
+        self._merge_seconds = time.monotonic() - started
+        yield from self._merged.evaluate(probes, todo, between_steps)
+
+    def export(self, weights: BlockWeights, out: Path, recipe: Recipe) -> None:
+        """Merge A and B once more from their files, in fp32, and write the result with its recipe."""
+        dtype: torch.dtype = getattr(torch, recipe.dtype)
+        export_merge(self.path_a, self.path_b, weights, out, metadata=metadata_of(recipe), dtype=dtype)

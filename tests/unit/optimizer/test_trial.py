@@ -1,0 +1,103 @@
+"""One checkpoint alone and a pair, evaluated with real files, a real renderer and a real scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from optimizer.blocks import uniform
+from optimizer.checkpoints import inspect_checkpoint
+from optimizer.trial import Evaluator, PairEvaluator, Rendered
+from scoring.errors import InputError
+from scoring.probes import Probe
+from scoring.scorers.base import ScorerSpec
+
+PROBES = [
+    Probe(prompt=prompt, seed=seed, steps=3, width=32, height=32, cfg_scale=3.0, sampler="Euler")
+    for prompt, seed in (("a cat", 1), ("a red apple", 2), ("a dog", 3))
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def scorers(tiny_scorers: Path) -> list[ScorerSpec]:
+    return [ScorerSpec(scorer="clip", model=str(tiny_scorers / "reward"))]
+
+
+@pytest.fixture
+def paths(tiny_models: Path) -> tuple[Path, Path]:
+    return tiny_models / "left.safetensors", tiny_models / "right.safetensors"
+
+
+def told(rendered: Iterator[Rendered]) -> dict[int, tuple[Any, dict[str, float]]]:
+    return {one.probe: (np.asarray(one.image).tolist(), one.scores) for one in rendered}
+
+
+def test_a_checkpoint_alone_is_the_end_of_its_pair(
+    paths: tuple[Path, Path], scorers: list[ScorerSpec]
+) -> None:
+    pair = PairEvaluator(*paths, scorers)
+    ends = [told(Evaluator(path, scorers).evaluate(PROBES)) for path in paths]
+    for alpha, alone in zip((0.0, 1.0), ends, strict=True):
+        assert told(pair.evaluate(uniform(pair.blocks, alpha), PROBES)) == alone
+    assert sorted(ends[0]) == [0, 1, 2]
+    assert ends[0] != ends[1]
+
+
+def test_only_what_is_to_do_is_yielded_and_the_stages_are_timed(
+    paths: tuple[Path, Path], scorers: list[ScorerSpec]
+) -> None:
+    alone, pair = Evaluator(paths[0], scorers, max_batch=2), PairEvaluator(*paths, scorers, max_batch=2)
+    halves = uniform(pair.blocks, 0.5)
+    whole = told(pair.evaluate(halves, PROBES))
+    assert told(pair.evaluate(halves, PROBES, [1])) == {1: whole[1]}
+    assert sorted(told(alone.evaluate(PROBES, [0, 2]))) == [0, 2]
+    assert alone.seconds.merge == 0
+    assert min(alone.seconds.render, alone.seconds.score, pair.seconds.render, pair.seconds.merge) > 0
+
+
+def test_what_is_raised_between_steps_passes_through(
+    paths: tuple[Path, Path], scorers: list[ScorerSpec]
+) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    alone, pair = Evaluator(paths[0], scorers), PairEvaluator(*paths, scorers)
+    with pytest.raises(KeyboardInterrupt):
+        list(alone.evaluate(PROBES, between_steps=stop))
+    with pytest.raises(KeyboardInterrupt):
+        list(pair.evaluate(uniform(pair.blocks, 0.5), PROBES, between_steps=stop))
+    assert told(pair.evaluate(uniform(pair.blocks, 0.0), PROBES)) == told(alone.evaluate(PROBES))
+
+
+def test_inspections_that_are_there_are_used(paths: tuple[Path, Path], scorers: list[ScorerSpec]) -> None:
+    a, b = (inspect_checkpoint(path, statistics=False) for path in paths)
+    pair = PairEvaluator(*paths, scorers, inspections=(a, b))
+    # The files were not hashed: these inspections have no hash, and no other ones were made.
+    assert pair.inspections == (a, b)
+    assert pair.inspections[0].sha256 is None
+    twice = inspect_checkpoint(paths[0])
+    with pytest.raises(InputError, match="hold the same bytes"):
+        PairEvaluator(*paths, scorers, inspections=(twice, twice))
+
+
+def test_wrong_weights_are_refused_and_the_stages_are_those_of_no_trial(
+    paths: tuple[Path, Path], scorers: list[ScorerSpec]
+) -> None:
+    pair = PairEvaluator(*paths, scorers)
+    list(pair.evaluate(uniform(pair.blocks, 0.5), PROBES[:1]))
+    with pytest.raises(InputError, match="block M00 is 2"):
+        list(pair.evaluate({**uniform(pair.blocks, 0.5), "M00": 2.0}, PROBES))
+    assert (pair.seconds.merge, pair.seconds.render, pair.seconds.score) == (0, 0, 0)
