@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.db.engine import READ_ONLY, open_engine
+from service.db.engine import open_engine, reading
 from service.db.migrate import upgrade
 from service.db.models import Event, Job, Node, Trial
 from service.db.records import Lease
@@ -27,17 +26,20 @@ from service.db.states import (
 )
 from service.errors import LeaseLost, NotFound
 
+WRITES = "writes"
+
 
 class Database:
     """A database of this version's schema; opening one upgrades it.
 
-    Raises InputError on a bad URL and on a database that a newer autombw wrote.
+    Raises InputError on a bad URL, on a database that cannot be opened and on one that a newer autombw
+    wrote.
     """
 
     def __init__(self, url: str) -> None:
         self.engine = open_engine(url)
         upgrade(self.engine)
-        self._reading_engine = self.engine.execution_options(**{READ_ONLY: True})
+        self._reading_engine = reading(self.engine)
 
     def close(self) -> None:
         """Give every connection back."""
@@ -45,7 +47,8 @@ class Database:
 
     @contextmanager
     def _write(self) -> Iterator[Session]:
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        options = {WRITES: True}
+        with Session(self.engine, expire_on_commit=False, info=options) as session, session.begin():
             yield session
 
     @contextmanager
@@ -81,16 +84,22 @@ def move_trial(trial: Trial, state: TrialState) -> None:
 
 
 def job_of(session: Session, job_id: str) -> Job:
-    """The job, or NotFound."""
-    job = session.get(Job, job_id)
+    """The job, or NotFound. A transaction that writes has it locked from here to its end.
+
+    Every write to anything of a job begins with this lock (on SQLite, with the lock of the database). So
+    what was read of the job's nodes stays true until the commit, and the job's events get their numbers in
+    the order of their commits: a reader who goes on after the last event it saw misses none.
+    """
+    job = session.get(Job, job_id, with_for_update=session.info.get(WRITES, False))
     if job is None:
         raise NotFound(f"there is no job {job_id!r}; GET /api/v1/jobs or `autombw status` lists them")
     return job
 
 
 def leased_node(session: Session, lease: Lease) -> Node:
-    """The node, locked for this transaction. Raises LeaseLost unless `lease` is still its lease."""
-    node = session.scalars(select(Node).where(Node.id == lease.node_id).with_for_update()).one()
+    """The node, its job locked. Raises LeaseLost unless `lease` is still its lease."""
+    job_of(session, lease.job_id)
+    node = session.get_one(Node, lease.node_id)
     if node.lease != lease.number or node.state is not NodeState.RUNNING:
         raise LeaseLost(
             f"lease {lease.number} of node {node.id} ended: it is {node.state}, lease {node.lease}"

@@ -1,40 +1,118 @@
-"""Engines: SQLite as it must be set for many processes, anything else as SQLAlchemy has it."""
+"""Engines of the two databases: SQLite, set as many processes need it, and PostgreSQL through psycopg."""
 
 from __future__ import annotations
 
+import re
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from scoring.errors import InputError
 
 BUSY_TIMEOUT_MS = 60_000
+CONNECT_SECONDS = 10
 READ_ONLY = "autombw_read_only"
+SQLITE, POSTGRESQL = "sqlite", "postgresql+psycopg"
+
+# Hosting companies hand out `postgres://`, people leave the driver away: both mean the one we bring.
+DRIVERS = {
+    "sqlite": SQLITE,
+    "sqlite+pysqlite": SQLITE,
+    "postgres": POSTGRESQL,
+    "postgresql": POSTGRESQL,
+    "postgresql+psycopg": POSTGRESQL,
+}
+
+
+class Turn(IntEnum):
+    """What only one transaction at a time may do: the numbers of PostgreSQL's advisory locks."""
+
+    MIGRATE = 0x6D62_7701
+    TAKE_OUTPUT = 0x6D62_7702
 
 
 def open_engine(url: str) -> Engine:
-    """An engine for `url`. Raises InputError on a URL that is none or a folder that cannot be made."""
+    """An engine of a database that answers.
+
+    url: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE. Raises InputError, with the
+    password hidden, on a URL that is none and on a database that cannot be opened.
+    """
+    parsed = _parse(url)
+    if parsed.drivername == SQLITE:
+        engine, remedy = _sqlite(parsed), "give another file, or make this one readable and writable"
+    else:
+        engine, remedy = _postgresql(parsed), "start PostgreSQL there, or correct the parts of database_url"
+    try:
+        engine.connect().close()
+    except DBAPIError as error:
+        engine.dispose()
+        reason = " ".join(str(error.orig).split())
+        raise InputError(f"the database {shown(url)} cannot be opened: {reason}; {remedy}") from error
+    return engine
+
+
+def reading(engine: Engine) -> Engine:
+    """The same connections, for transactions that write nothing: each sees the database of one moment."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(**{READ_ONLY: True})
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def take_turn(connection: Connection, turn: Turn) -> None:
+    """Wait until no other transaction has this turn, and have it until the present one ends.
+
+    A writing transaction of SQLite has every turn: see `_begin`.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(int(turn))))
+
+
+def shown(url: str | URL) -> str:
+    """A database URL as it may be shown to people, without its password."""
+    text = url if isinstance(url, str) else url.render_as_string(hide_password=False)
+    text = re.sub(r"(//[^/:@]*:).*@", r"\1***@", text)
+    return re.sub(r"((?:ssl)?password=)[^&]*", r"\1***", text)
+
+
+def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise InputError(
-            f"database_url {url!r} is not a database URL; give one such as sqlite:////data/autombw.sqlite3"
+            f"database_url {shown(url)!r} is not a database URL; give one such as "
+            "sqlite:////data/autombw.sqlite3 or postgresql://user:password@host:5432/database"
         ) from error
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
-    if parsed.database is None or parsed.database == ":memory:":
+    if parsed.drivername not in DRIVERS:
+        raise InputError(
+            f"database_url {shown(url)!r}: autombw keeps its data in SQLite or PostgreSQL and knows no "
+            f"{parsed.drivername!r}; begin the URL with sqlite:// or postgresql://"
+        )
+    if "@" in (parsed.host or ""):
+        raise InputError(f"database_url {shown(url)!r}: write an @ in the user or the password as %40")
+    return parsed.set(drivername=DRIVERS[parsed.drivername])
+
+
+def _sqlite(url: URL) -> Engine:
+    if url.database is None or url.database == ":memory:":
         raise InputError("database_url names no file; a database in memory cannot be shared with the worker")
     try:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the folder of the database {parsed.database}: {error}") from error
-    engine = create_engine(parsed)
+        raise InputError(f"cannot make the folder of the database {url.database}: {error}") from error
+    engine = create_engine(url)
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    # A host that drops packets would otherwise be waited for as long as TCP tries, some two minutes.
+    given = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
+    return create_engine(url, pool_pre_ping=True, connect_args=given)
 
 
 def _set_up(connection: Any, _record: Any) -> None:
@@ -43,7 +121,10 @@ def _set_up(connection: Any, _record: Any) -> None:
     for pragma in (
         f"busy_timeout={BUSY_TIMEOUT_MS}",
         "journal_mode=WAL",
-        "synchronous=NORMAL",
+        # With NORMAL a commit survives a killed process but not a power cut, and then the fsync of
+        # every image that its row names was for nothing. FULL costs one fsync per commit, in the
+        # recorder's thread, beside one for each image.
+        "synchronous=FULL",
         "foreign_keys=ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
@@ -52,5 +133,5 @@ def _set_up(connection: Any, _record: Any) -> None:
 def _begin(connection: Connection) -> None:
     # A deferred transaction that reads first and writes later fails when another wrote in between;
     # taking the write lock at once waits for its turn instead.
-    reading = connection.get_execution_options().get(READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    read_only = connection.get_execution_options().get(READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
