@@ -39,6 +39,14 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return {str(key): item for key, item in value.items()}
 
 
+def read_rows(path: Path) -> list[Any]:
+    """A YAML or JSON file that holds a list, the rows of a bracket. Raises InputError naming the file."""
+    value = _parse(path)
+    if not isinstance(value, list):
+        raise InputError(f"{path}: a bracket is a list of rows {{o: 01b, a: one, b: two}}")
+    return value
+
+
 def _probes(beside: Path, named: str) -> Any:
     # Not there: the service may have a file of that name in its probes folder.
     return _parse(beside) if beside.is_file() else named

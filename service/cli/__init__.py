@@ -7,7 +7,7 @@ import sys
 import typer
 
 from scoring.errors import InputError
-from service.cli import local, remote, serve
+from service.cli import bracket, local, remote, serve
 from service.errors import Conflict, NotFound
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ for command in (
     local.run,
     local.models,
     local.inspect,
+    bracket.bracket,
     local.worker,
 ):
     app.command()(command)
