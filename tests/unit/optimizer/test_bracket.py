@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +77,12 @@ def played(bracket: Bracket, random_source: random.Random) -> dict[str, tuple[st
 class TestBalanced:
     def test_ten_leaves_are_the_published_table(self) -> None:
         assert table(balanced(TEN, first="201b")) == TEN_ROWS
+
+    def test_the_documentation_shows_the_same_table(self) -> None:
+        page = (Path(__file__).parents[3] / "docs" / "bracket.md").read_text(encoding="utf-8")
+        bracket = balanced(TEN, first="201b")
+        for row in table(bracket):
+            assert f"| {row['o']} | {row['a']} | {row['b']} | {levels(bracket)[row['o']]} |\n" in page
 
     def test_a_power_of_two_needs_no_pick(self) -> None:
         assert table(balanced("abcd", first="n1")) == rows("n1=a+b; n2=c+d; n3=n1+n2")
