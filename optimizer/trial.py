@@ -62,6 +62,11 @@ class Evaluator:
         self.scorers: dict[str, Scorer] = {spec.scorer: create_scorer(spec, device) for spec in scorers}
         self.seconds = StageSeconds()
 
+    @property
+    def notices(self) -> list[str]:
+        """What was found out on the way that the user should know, oldest first; it grows."""
+        return self.renderer.notices
+
     def evaluate(
         self,
         probes: Sequence[Probe],
@@ -150,6 +155,11 @@ class PairEvaluator:
         )
         self.blocks = self.merge.blocks
         self._merge_seconds = 0.0
+
+    @property
+    def notices(self) -> list[str]:
+        """What was found out on the way that the user should know, oldest first; it grows."""
+        return self._merged.notices
 
     @property
     def seconds(self) -> StageSeconds:

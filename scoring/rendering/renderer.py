@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,11 +18,10 @@ from scoring.errors import InputError
 from scoring.probes import Probe
 from scoring.rendering.components import Components
 from scoring.rendering.conditioning import TextEncoder
+from scoring.rendering.decoder import Decoder
 from scoring.rendering.images import check_images
+from scoring.rendering.memory import Kind, Memory, halves
 from scoring.rendering.samplers import make_scheduler
-
-# Decoding needs far more memory an image than denoising: four images of 512x512 at once.
-_PIXELS_DECODED_AT_ONCE = 4 * 512 * 512
 
 BetweenSteps = Callable[[], None]
 """Called after every denoising step, so also before decoding; what it raises ends the render."""
@@ -65,7 +65,9 @@ class Renderer:
     """Renders probes with one checkpoint.
 
     The UNet's weights may change between calls; the text encoder's may not, its outputs are kept.
-    max_batch: how many images are denoised at once (twice as many rows with guidance).
+    max_batch: how many images are denoised at once (twice as many rows with guidance). Where so many do not
+    fit the device's memory, it is halved for images of that size until they do, each size tried once;
+    `notices` says so.
     Raises InputError for max_batch below 1.
     """
 
@@ -76,10 +78,17 @@ class Renderer:
         self.device = torch.device(device)
         self.max_batch = max_batch
         self._unet: Any = components.unet
-        self._vae: Any = components.vae
-        for module in (self._unet, self._vae, components.text_encoder):
+        modules: tuple[Any, ...] = (components.unet, components.vae, components.text_encoder)
+        for module in modules:
             module.to(self.device).eval()
         self._text = TextEncoder(components, self.device)
+        self._memory = Memory(self.device)
+        self._decoder = Decoder(components, self._memory)
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know of how the images are made, in the order in which it was found out."""
+        return self._memory.notices
 
     def encode(self, probes: Sequence[Probe]) -> None:
         """Encodes the texts of `probes` ahead of rendering. Raises InputError as `render` does."""
@@ -96,29 +105,40 @@ class Renderer:
 
         A batch has one sampler, step count and size; which probes share it changes an image by no more than
         rounding. only: batches that hold none of these indices are left out; the others are the same as
-        without it, so that a trial that was cut short goes on to the bit. between_steps: what it raises
-        passes through and loses the batch; the next call renders as if nothing had happened.
+        without it, so that a trial that was cut short goes on to the bit. A batch that does not fit the
+        memory is cut in halves, which are the same every time too. between_steps: what it raises passes
+        through and loses the batch; the next call renders as if nothing had happened.
         Raises InputError before anything is rendered for a size that the VAE can't make, a prompt that does
-        not fit, or too large a `clip_skip`; while rendering, TrialFailed for an image that is NaN, black or
-        of one colour.
+        not fit, or too large a `clip_skip`; while rendering, TrialFailed for an image that is NaN, black, of
+        one colour, or too large for the memory.
         """
         self.encode(probes)
+        wanted = set(range(len(probes)) if only is None else only)
         batches = _batches(probes, self.max_batch)
-        if only is not None:
-            batches = (indices for indices in batches if not set(only).isdisjoint(indices))
-        return self._render(list(probes), batches, between_steps)
+        return chain.from_iterable(self._batch(probes, batch, wanted, between_steps) for batch in batches)
 
-    def _render(
-        self, probes: Sequence[Probe], batches: Iterator[list[int]], between_steps: BetweenSteps | None
+    def _batch(
+        self,
+        probes: Sequence[Probe],
+        indices: list[int],
+        wanted: set[int],
+        between_steps: BetweenSteps | None,
     ) -> Iterator[tuple[list[int], Tensor]]:
-        for indices in batches:
-            batch = [probes[i] for i in indices]
-            images = self._images(batch, between_steps)
-            names = [f"probe {i} ({probes[i].prompt[:60]!r}, seed {probes[i].seed})" for i in indices]
-            check_images(images, names)
-            yield indices, images
+        """A batch at once or, where the memory is too small for it, in halves of halves."""
+        if wanted.isdisjoint(indices):
+            return
+        batch = [probes[i] for i in indices]
+        names = [f"probe {i} ({probes[i].prompt[:60]!r}, seed {probes[i].seed})" for i in indices]
+        kind = Kind("render", batch[0].width, batch[0].height, 2 if _is_guided(batch[0]) else 1)
+        images = self._memory.attempt(kind, names, lambda: self._images(batch, names, between_steps))
+        if images is None:
+            for half in halves(indices):
+                yield from self._batch(probes, half, wanted, between_steps)
+            return
+        check_images(images, names)
+        yield indices, images
 
-    def _images(self, batch: Sequence[Probe], between_steps: BetweenSteps | None) -> Tensor:
+    def _images(self, batch: Sequence[Probe], names: list[str], between_steps: BetweenSteps | None) -> Tensor:
         scheduler = make_scheduler(batch[0].sampler, self.components)
         scheduler.set_timesteps(batch[0].steps, device=self.device)
         generators = [torch.Generator("cpu").manual_seed(probe.seed) for probe in batch]
@@ -135,7 +155,7 @@ class Renderer:
             generators=generators,
             between_steps=between_steps,
         )
-        return self._decode(denoised)
+        return self._decoder.decode(denoised, names)
 
     def _noise(self, probe: Probe, generators: Sequence[torch.Generator]) -> Tensor:
         """Noise (N, channels, h, w), always drawn on the CPU in float32: the same on every device."""
@@ -150,14 +170,6 @@ class Renderer:
         if not _is_guided(batch[0]):
             return cond, None
         return cond, self._text.conditioning([own[1] for own in texts]).to(self._unet.dtype)
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        """Latents to images (N, 3, H, W), float32 in [0, 1]; a NaN stays one."""
-        factor = self.components.pixels_per_latent
-        pixels = latents.shape[-1] * latents.shape[-2] * factor**2
-        scaled = (latents / self._vae.config.scaling_factor).to(self._vae.dtype)
-        parts = scaled.split(max(1, _PIXELS_DECODED_AT_ONCE // pixels))
-        return torch.cat([(self._vae.decode(part).sample.float() / 2 + 0.5).clamp(0, 1) for part in parts])
 
     def _check(self, probes: Sequence[Probe]) -> None:
         factor = self.components.pixels_per_latent

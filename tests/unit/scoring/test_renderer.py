@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -166,6 +166,105 @@ def test_a_render_can_be_stopped_before_it_is_decoded() -> None:
         )
     assert calls == [0, 0, 0]
     assert decoded == [True]
+
+
+def _cuda_is_full() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def _mps_is_full() -> None:
+    raise RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB, max allowed: 9.07 GB)")
+
+
+def _cpu_is_full() -> None:
+    torch.empty(2**62, dtype=torch.uint8)
+
+
+def hold_at_most(module: torch.nn.Module, rows: int, full: Callable[[], None]) -> list[int]:
+    """Make `module` run out of memory above `rows`; the list grows by the rows of every call."""
+    asked: list[int] = []
+
+    def hook(_module: object, inputs: tuple[Tensor, ...]) -> None:
+        asked.append(len(inputs[0]))
+        if len(inputs[0]) > rows:
+            full()
+
+    module.register_forward_pre_hook(hook)
+    return asked
+
+
+@pytest.mark.parametrize("full", [_cuda_is_full, _mps_is_full, _cpu_is_full])
+def test_a_batch_that_does_not_fit_is_halved_once_for_every_size(full: Callable[[], None]) -> None:
+    probes = [probe(seed=seed, steps=1) for seed in range(11)]
+    components = models.sd1()
+    asked = hold_at_most(components.unet, 4, full)  # two images with guidance
+    renderer = Renderer(components, "cpu", 8)
+    with torch.no_grad():
+        batches = {tuple(indices): images for indices, images in renderer.render(probes)}
+        assert asked == [16, 8, 4, 4, 4, 4, 4, 2]
+        # Two more halves say nothing new: that three images do not fit is known.
+        assert list(batches) == [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10,)]
+        rest = {tuple(indices): images for indices, images in renderer.render(probes, only=[3, 9])}
+        assert asked[8:] == [4, 4]
+    assert all(torch.equal(rest[indices], batches[indices]) for indices in ((2, 3), (8, 9)))
+    images = torch.cat(list(batches.values()))
+    assert difference(images, rendered(model("sd1"), probes, max_batch=2)) <= TOLERANCE
+    assert renderer.notices == [
+        "out of memory on cpu: 8 images of 32x32 do not fit to render at once; from now on at most 4",
+        "out of memory on cpu: 4 images of 32x32 do not fit to render at once; from now on at most 2",
+    ]
+
+
+def test_smaller_images_keep_their_batch_when_larger_ones_do_not_fit() -> None:
+    probes = [probe(seed=seed, steps=1, width=width) for width in (64, 32) for seed in range(3)]
+    components = models.sd1()
+
+    def hook(_module: object, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0][:, 0].numel() > 2 * 2 * 4 * 8:
+            _cuda_is_full()
+
+    components.unet.register_forward_pre_hook(hook)
+    with torch.no_grad():
+        batches = [indices for indices, _ in Renderer(components, "cpu", 3).render(probes)]
+    assert batches == [[0, 1], [2], [3, 4, 5]]
+
+
+def test_what_is_too_much_to_decode_at_once_is_decoded_in_parts() -> None:
+    probes = [probe(seed=seed, steps=1) for seed in range(5)]
+    components = models.sd1()
+    asked = hold_at_most(components.vae.decoder, 2, _cuda_is_full)
+    renderer = Renderer(components, "cpu", 5)
+    with torch.no_grad():
+        ((indices, images),) = renderer.render(probes)
+    assert indices == [0, 1, 2, 3, 4]
+    assert asked == [5, 3, 2, 1, 2]
+    assert difference(images, rendered(model("sd1"), probes)) <= TOLERANCE
+    assert [notice.partition(": ")[2] for notice in renderer.notices] == [
+        "5 images of 32x32 do not fit to decode at once; from now on at most 3",
+        "3 images of 32x32 do not fit to decode at once; from now on at most 2",
+    ]
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_an_image_that_does_not_fit_alone_fails_the_trial_and_says_what_to_do(part: str) -> None:
+    components = models.sd1()
+    module = components.unet if part == "unet" else components.vae.decoder
+    hold_at_most(module, 0, _cuda_is_full)
+    with pytest.raises(TrialFailed, match=r"probe 0 \('a cat', seed 1\) does not fit, alone, at 32x32; take a smaller size"):
+        rendered(components, [probe(seed=1), probe(seed=2)])
+
+
+@pytest.mark.parametrize("error", [RuntimeError("wrong shape"), TrialFailed("'out of memory' is black")])
+def test_other_errors_are_no_lack_of_memory(error: Exception) -> None:
+    components = models.sd1()
+
+    def fail() -> None:
+        raise error
+
+    asked = hold_at_most(components.unet, 0, fail)
+    with pytest.raises(RuntimeError, match=str(error)):
+        rendered(components, [probe(seed=1), probe(seed=2)])
+    assert len(asked) == 1
 
 
 def test_guidance_1_is_the_prompt_alone_and_0_the_negative_prompt_alone() -> None:

@@ -1,0 +1,98 @@
+"""What fits the memory of the device: a batch that does not is cut in halves, once for every size."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from scoring.errors import TrialFailed
+
+log = logging.getLogger(__name__)
+Rows = TypeVar("Rows", list[int], list[str], Tensor)
+# What the allocators of CUDA, MPS and the CPU say, and the libraries that allocate for themselves.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed")
+
+
+class Kind(NamedTuple):
+    """Images that need the same memory: "render" or "decode", their size in pixels, rows of the UNet each."""
+
+    doing: str
+    width: int
+    height: int
+    rows: int
+
+
+class Memory:
+    """How many images of a kind the device holds at once, learned from what did not fit.
+
+    notices: what was learned, in words, in the order in which it happened.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.notices: list[str] = []
+        self._device = device
+        self._most: dict[Kind, int] = {}
+
+    def attempt(self, kind: Kind, names: Sequence[str], work: Callable[[], Tensor]) -> Tensor | None:
+        """What `work` makes of the images called `names`; None when they have to be cut in halves.
+
+        A number of images that did not fit is not tried again. Raises TrialFailed when a single one does
+        not fit.
+        """
+        count = len(names)
+        if count > self._most.get(kind, count):
+            return None
+        try:
+            return work()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Only here, where the error is gone, are the tensors free that its traceback held.
+        self._empty_cache()
+        if count == 1:
+            raise TrialFailed(
+                f"out of memory on {self._device}: {names[0]} does not fit, alone, at "
+                f"{kind.width}x{kind.height}; take a smaller size, a dtype of 16 bits or a larger device"
+            )
+        self._most[kind] = half(count)
+        self._note(
+            f"out of memory on {self._device}: {count} images of {kind.width}x{kind.height} do not fit to "
+            f"{kind.doing} at once; from now on at most {half(count)}"
+        )
+        return None
+
+    def _note(self, notice: str) -> None:
+        log.warning(notice)
+        self.notices.append(notice)
+
+    def _empty_cache(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self._device.type == "mps":
+            torch.mps.empty_cache()
+
+
+def half(count: int) -> int:
+    """Half of a count, rounded up."""
+    return (count + 1) // 2
+
+
+def halves(rows: Rows) -> tuple[Rows, Rows]:
+    """A batch in two; as they depend on the batch alone, the same images share a half every time."""
+    middle = half(len(rows))
+    return rows[:middle], rows[middle:]
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says with it that the device's memory, or the machine's, is used up."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    # No subclass of others': a trial that failed may quote a prompt that says so.
+    said = str(error).lower()
+    return type(error) in (RuntimeError, torch.AcceleratorError) and any(
+        mark in said for mark in _OUT_OF_MEMORY
+    )
