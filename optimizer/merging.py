@@ -13,7 +13,7 @@ from optimizer.checkpoints.architectures import Shapes, blocks_of, expected_tens
 from optimizer.checkpoints.inspection import EMA_PREFIX, find_architecture
 from optimizer.checkpoints.names import VAE_PREFIX, unet_names
 from optimizer.checkpoints.reading import CheckpointFile, Entry, open_checkpoint
-from optimizer.checkpoints.writing import write_streamed
+from optimizer.checkpoints.writing import Sealed, write_streamed
 from scoring.errors import InputError
 
 # Each tensor starts at a multiple of this many numbers, so that matrix kernels find them aligned.
@@ -90,12 +90,13 @@ def export_merge(
     *,
     metadata: Mapping[str, str],
     dtype: torch.dtype = torch.float16,
+    sealed: Sealed | None = None,
 ) -> None:
     """Write the merge of two files as a single-file checkpoint.
 
     Tensor by tensor from the memory maps, in fp32, rounded once to `dtype`. Only the UNet is merged: VAE,
     text encoder and whatever else A holds come from A; EMA copies are left out. weights: an alpha in [0, 1]
-    for every block in which A and B differ. Raises InputError for files that do not fit each other, for
+    for every block in which A and B differ. sealed: see `write_streamed`. Raises InputError for files that do not fit each other, for
     wrong weights, and when the file cannot be written; an older `out` then stays as it was.
     """
     with open_checkpoint(path_a) as a, open_checkpoint(path_b) as b:
@@ -117,7 +118,7 @@ def export_merge(
                 return a.tensor(key).to(layout[key].dtype)
             return _merged(a, b, key, alphas.get(str(block_of(key)))).to(layout[key].dtype)
 
-        write_streamed(out, layout, produce, metadata)
+        write_streamed(out, layout, produce, metadata, sealed)
 
 
 def lerp_into(out: Tensor, a: Tensor, b: Tensor, alpha: float) -> None:

@@ -7,7 +7,7 @@ A1111's `sd_merge_recipe` and `sd_merge_models` (nested through merges), auto-MB
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -53,12 +53,36 @@ def metadata_of(recipe: Recipe) -> dict[str, str]:
     return {
         "format": "pt",
         "sd_merge_recipe": json.dumps(_a1111_recipe(recipe)),
-        "sd_merge_models": json.dumps(_a1111_models(recipe)),
+        "sd_merge_models": json.dumps(_a1111_models([recipe.a, recipe.b])),
         "sd_mbwrt_recipe": json.dumps(_mbwrt_recipe(recipe)),
         "autombw_recipe": recipe.model_dump_json(exclude={"a": {"metadata"}, "b": {"metadata"}}),
         "prediction_type": recipe.prediction_type,
         **modelspec(recipe.architecture, recipe.prediction_type, recipe.name),
         "modelspec.merged_from": f"{recipe.a.name}, {recipe.b.name}",
+    }
+
+
+class AverageRecipe(BaseModel):
+    """What is needed to make a uniform merge of several checkpoints again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="Name of the merged checkpoint, without a suffix.")
+    parents: list[Parent] = Field(description="Each weighs the same; the first gives text encoder and VAE.")
+    architecture: str
+    prediction_type: str
+    dtype: str = "float16"
+
+
+def average_metadata(recipe: AverageRecipe) -> dict[str, str]:
+    """The safetensors metadata of a uniform merge; every value is a string."""
+    return {
+        "format": "pt",
+        "sd_merge_models": json.dumps(_a1111_models(recipe.parents)),
+        "autombw_average": recipe.model_dump_json(exclude={"parents": {"__all__": {"metadata"}}}),
+        "prediction_type": recipe.prediction_type,
+        **modelspec(recipe.architecture, recipe.prediction_type, recipe.name),
+        "modelspec.merged_from": ", ".join(parent.name for parent in recipe.parents),
     }
 
 
@@ -88,10 +112,10 @@ def _a1111_recipe(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _a1111_models(recipe: Recipe) -> dict[str, Any]:
+def _a1111_models(parents: Sequence[Parent]) -> dict[str, Any]:
     """Every ancestor by its hash, so that the tree of merges can be read from the last file alone."""
     models: dict[str, Any] = {}
-    for parent in (recipe.a, recipe.b):
+    for parent in parents:
         models.update(_json(parent.metadata.get("sd_merge_models")) or {})
         models[parent.sha256] = {
             "name": parent.name,

@@ -12,11 +12,12 @@ from PIL import Image
 
 from optimizer.blocks import BlockWeights
 from optimizer.checkpoints import Inspection, check_pair, inspect_checkpoint, load_components
+from optimizer.checkpoints.writing import Sealed
 from optimizer.merging import LiveMerge, export_merge
 from optimizer.recipes import Recipe, metadata_of
 from scoring.probes import Probe
 from scoring.rendering.images import to_pil
-from scoring.rendering.renderer import BetweenSteps, Renderer
+from scoring.rendering.renderer import BetweenSteps, Renderer, probe_name
 from scoring.scorers.base import Scorer, ScorerSpec, checked_scores
 from scoring.scorers.registry import create_scorer
 
@@ -72,8 +73,8 @@ class Evaluator:
         probes: Sequence[Probe],
         todo: Sequence[int] | None = None,
         between_steps: BetweenSteps | None = None,
-    ) -> Iterator[Rendered]:
-        """Render and score the probes whose indices are in `todo` (all of them unless given).
+    ) -> Iterator[list[Rendered]]:
+        """Render and score the probes whose indices are in `todo` (all of them unless given), by batches.
 
         between_steps: called after every denoising step; what it raises passes through.
         Raises TrialFailed with its reason when an image or a score can't be trusted.
@@ -83,12 +84,13 @@ class Evaluator:
         batches = self.renderer.render(probes, wanted, between_steps)
         while (batch := self._next_batch(batches)) is not None:
             indices, images, seconds = batch
-            scores, scoring = self._score(images, [probes[i].prompt for i in indices])
+            scores, scoring = self._score(images, {i: probes[i] for i in indices})
             share = (seconds + scoring) / len(indices)
-            for row, (index, image) in enumerate(zip(indices, to_pil(images), strict=True)):
-                if index in wanted:
-                    numbers = {name: values[row] for name, values in scores.items()}
-                    yield Rendered(index, image, numbers, share)
+            yield [
+                Rendered(index, image, {name: values[row] for name, values in scores.items()}, share)
+                for row, (index, image) in enumerate(zip(indices, to_pil(images), strict=True))
+                if index in wanted
+            ]
 
     def _next_batch(
         self, batches: Iterator[tuple[list[int], torch.Tensor]]
@@ -102,12 +104,14 @@ class Evaluator:
             return None
         return (*batch, seconds)
 
-    def _score(self, images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict[str, list[float]], float]:
+    def _score(self, images: torch.Tensor, probes: dict[int, Probe]) -> tuple[dict[str, list[float]], float]:
         started = time.monotonic()
+        prompts = [probe.prompt for probe in probes.values()]
+        names = [probe_name(i, probe) for i, probe in probes.items()]
         scores: dict[str, list[float]] = {}
         for name, scorer in self.scorers.items():
             with torch.no_grad():
-                scores[name] = checked_scores(scorer, images, prompts).tolist()
+                scores[name] = checked_scores(scorer, images, prompts, names).tolist()
         seconds = time.monotonic() - started
         self.seconds.score += seconds
         return scores, seconds
@@ -172,7 +176,7 @@ class PairEvaluator:
         probes: Sequence[Probe],
         todo: Sequence[int] | None = None,
         between_steps: BetweenSteps | None = None,
-    ) -> Iterator[Rendered]:
+    ) -> Iterator[list[Rendered]]:
         """Merge, then go on as `Evaluator.evaluate`; raises InputError for wrong weights too."""
         self._merged.seconds, self._merge_seconds = StageSeconds(), 0.0
         started = time.monotonic()
@@ -180,7 +184,13 @@ class PairEvaluator:
         self._merge_seconds = time.monotonic() - started
         yield from self._merged.evaluate(probes, todo, between_steps)
 
-    def export(self, weights: BlockWeights, out: Path, recipe: Recipe) -> None:
-        """Merge A and B once more from their files, in fp32, and write the result with its recipe."""
+    def export(
+        self, weights: BlockWeights, out: Path, recipe: Recipe, sealed: Sealed | None = None
+    ) -> None:
+        """Merge A and B once more from their files, in fp32, and write the result with its recipe.
+
+        sealed: see `write_streamed`.
+        """
         dtype: torch.dtype = getattr(torch, recipe.dtype)
-        export_merge(self.path_a, self.path_b, weights, out, metadata=metadata_of(recipe), dtype=dtype)
+        metadata = metadata_of(recipe)
+        export_merge(self.path_a, self.path_b, weights, out, metadata=metadata, dtype=dtype, sealed=sealed)

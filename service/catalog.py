@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 from optimizer.checkpoints import Inspection, inspect_checkpoint, list_models, resolve_model
+from scoring.errors import InputError
 
 
 class Catalog:
@@ -24,9 +25,18 @@ class Catalog:
         """The file of a model. Raises InputError on an unknown name or one that leaves the folder."""
         return resolve_model(self.models_dir, name)
 
+    def header(self, name: str) -> Inspection:
+        """What the header of a model's file tells, without statistics and hash. Raises InputError."""
+        return inspect_checkpoint(self.path(name), statistics=False)
+
     def inspect(self, name: str) -> Inspection:
         """The inspection of a model, with statistics and hash. Raises InputError."""
-        path = self.path(name)
+        return self.inspect_file(self.path(name))
+
+    def inspect_file(self, path: Path) -> Inspection:
+        """The same of a file that need not lie in the models folder. Raises InputError."""
+        if not path.is_file():
+            raise InputError(f"{path} is gone; put it back")
         stat = path.stat()
         key = (path, stat.st_size, stat.st_mtime_ns)
         with self._lock:

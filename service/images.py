@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,10 @@ from pathlib import Path
 from PIL import Image
 
 from service.errors import NotFound
+from service.processes import is_alive
+
+TEMPORARY = ".tmp"
+"""Folder, within that of the renders, of files that are being written: `<host>.<process>.<random>.tmp`."""
 
 
 def store_images(renders_dir: Path, images: Sequence[Image.Image]) -> list[str]:
@@ -23,7 +28,7 @@ def store_images(renders_dir: Path, images: Sequence[Image.Image]) -> list[str]:
     encoded = [_png(image) for image in images]
     hashes = [hashlib.sha256(data).hexdigest() for data in encoded]
     paths = [_path(renders_dir, sha256) for sha256 in hashes]
-    _write({path: data for path, data in zip(paths, encoded, strict=True) if not path.exists()})
+    _write(renders_dir, {path: data for path, data in zip(paths, encoded, strict=True) if not path.exists()})
     return hashes
 
 
@@ -33,6 +38,13 @@ def image_path(renders_dir: Path, sha256: str) -> Path:
     if not re.fullmatch(r"[0-9a-f]{64}", sha256) or not path.is_file():
         raise NotFound(f"there is no image {sha256!r}; the renders of a trial list their images")
     return path
+
+
+def sweep_temporaries(renders_dir: Path) -> None:
+    """Remove what processes of this machine that are gone left half written."""
+    for left in (renders_dir / TEMPORARY).glob(f"{socket.gethostname()}.*.tmp"):
+        if not is_alive(int(left.name.split(".")[-3])):
+            left.unlink(missing_ok=True)
 
 
 def _path(renders_dir: Path, sha256: str) -> Path:
@@ -45,12 +57,16 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _write(files: Mapping[Path, bytes]) -> None:
+def _write(renders_dir: Path, files: Mapping[Path, bytes]) -> None:
     temporaries: dict[Path, Path] = {}
+    if not files:
+        return
+    folder, prefix = renders_dir / TEMPORARY, f"{socket.gethostname()}.{os.getpid()}."
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         for path, data in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+            handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".tmp")
             temporaries[path] = Path(name)
             with os.fdopen(handle, "wb") as file:
                 file.write(data)

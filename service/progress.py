@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from pydantic import BaseModel, Field
 
 from service.db.records import NodeRecord
-from service.db.states import JobState, NodeState, TrialState
+from service.db.states import JobState, NodeKind, NodeState, TrialState
 from service.db.store import Store
-from service.jobs import NodePlan
-from service.results import gain, result_scores
+from service.db.tree import final_node
+from service.results import TreeScores, gain, result_scores, tree_scores
 
 
 class Output(BaseModel):
@@ -31,16 +32,20 @@ class Best(BaseModel):
 
 
 class NodeProgress(BaseModel):
-    """One merge A + B -> O."""
+    """One merge A + B -> O, or checkpoints that are scored without a search."""
 
     position: int
-    a: str | None
+    name: str = Field(description="The node's name in the bracket's table.")
+    kind: NodeKind
+    level: int = Field(description="1 merges leaves only; 0 is no merge.")
+    final: bool = Field(description="Whether its output is the job's result.")
+    a: str | None = Field(description="A leaf or a node; what the table says while that is not decided.")
     b: str | None
     output: str
     state: NodeState
     reason: str | None = Field(description="Why it failed or paused.")
     stop_reason: str | None = Field(description="Why the search ended.")
-    notes: list[str] = Field(description="What the merge leaves out or assumes.")
+    notes: list[str] = Field(description="What the merge leaves out or assumes, and what its runs met.")
     trials_done: int
     trials_failed: int
     trials_planned: int
@@ -60,47 +65,75 @@ class JobProgress(BaseModel):
     id: str
     name: str
     state: JobState
+    priority: int
     created_at: datetime
     ended_at: datetime | None
+    leaves: list[str]
     nodes: list[NodeProgress]
+    result: TreeScores = Field(description="The final model beside the leaves and their uniform merge.")
 
 
 def job_progress(store: Store, job_id: str) -> JobProgress:
     """Raises NotFound."""
     job = store.job(job_id)
+    nodes = store.nodes(job_id)
+    scores = {node.id: result_scores(store, node) for node in nodes}
     return JobProgress(
         id=job.id,
         name=job.name,
         state=job.state,
+        priority=job.priority,
         created_at=job.created_at,
         ended_at=job.ended_at,
-        nodes=[_node_progress(store, node) for node in store.nodes(job_id)],
+        leaves=list(job.leaves),
+        nodes=[_node_progress(store, nodes, node, scores[node.id]) for node in nodes],
+        result=tree_scores(nodes, scores),
     )
 
 
-def _node_progress(store: Store, node: NodeRecord) -> NodeProgress:
-    plan = NodePlan.model_validate(node.plan)
+def input_names(nodes: Sequence[NodeRecord], node: NodeRecord) -> tuple[str | None, str | None]:
+    """What A and B of a node are: leaf or node, or the table's words while that is not decided."""
+    by_id = {other.id: other.name for other in nodes}
+    return (
+        node.a_model or by_id.get(node.a_node_id or 0) or node.a_input,
+        node.b_model or by_id.get(node.b_node_id or 0) or node.b_input,
+    )
+
+
+def trials_planned(node: NodeRecord) -> int:
+    """Trials in all: those of the search, or the one that scores a single checkpoint."""
+    return int(node.plan["search"]["trials"]) if node.kind is NodeKind.MERGE else 1
+
+
+def _node_progress(
+    store: Store, nodes: Sequence[NodeRecord], node: NodeRecord, scores: dict[str, float]
+) -> NodeProgress:
     counts = store.trial_counts(node.id)
     done, failed = counts.get(TrialState.DONE, 0), counts.get(TrialState.FAILED, 0)
     renders, seconds = store.render_totals(node.id)
-    left = plan.search.trials - done - failed
-    scores = result_scores(store, node.id)
+    planned = trials_planned(node)
     searching = node.state is NodeState.RUNNING and node.stop_reason is None
+    a, b = input_names(nodes, node)
+    left = len(node.plan["probes"]) * (planned - done - failed)
     return NodeProgress(
         position=node.position,
-        a=node.a_model,
-        b=node.b_model,
+        name=node.name,
+        kind=node.kind,
+        level=node.level,
+        final=node.id == final_node(nodes).id,
+        a=a,
+        b=b,
         output=node.output,
         state=node.state,
         reason=node.reason,
         stop_reason=node.stop_reason,
-        notes=plan.notes,
+        notes=[*node.plan["notes"], *store.notices(node.id)],
         trials_done=done,
         trials_failed=failed,
-        trials_planned=plan.search.trials,
+        trials_planned=planned,
         renders=renders,
         renders_per_second=renders / seconds if seconds else None,
-        eta_seconds=seconds / renders * len(plan.probes) * left if searching and renders else None,
+        eta_seconds=seconds / renders * left if searching and renders else None,
         scores=scores,
         gain=gain(scores, "search"),
         heldout_gain=gain(scores, "heldout"),

@@ -1,7 +1,8 @@
 """Write-behind of one node's trials: a thread stores what the search produces, in order.
 
-The search goes on with the next images while the last ones are written, so a trial does not wait for
-disk and SQL. A kill loses what was not written yet, which a resumed search makes again, the same.
+The next batch of images is rendered while the last one is written, so that a trial does not wait for disk
+and SQL. No batch is handed over before the one ahead of it is stored: a kill loses one finished batch at
+most, which a resumed search makes again, the same.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -20,14 +21,11 @@ from service.db.states import TrialKind
 from service.db.store import Store
 from service.images import store_images
 
-# What may wait to be written, in images and trials: bounds the memory and what a kill can lose.
-MAX_WAITING = 64
-
 Write = Callable[[], None]
 
 
 class Recorder:
-    """Stores trials one after the other: open, render…, then finish or fail.
+    """Stores trials one after the other: open, renders…, then finish or fail.
 
     Every method raises the error of an earlier write (LeaseLost, OSError, SQLAlchemyError) as soon as
     there is one; nothing is written after it. Leaving the `with` block writes all that waits.
@@ -35,8 +33,10 @@ class Recorder:
 
     def __init__(self, store: Store, lease: Lease, renders_dir: Path) -> None:
         self._store, self._lease, self._renders_dir = store, lease, renders_dir
-        self._waiting: queue.Queue[Write | Rendered | None] = queue.Queue(MAX_WAITING)
+        self._waiting: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._error: Exception | None = None
+        self._batch_stored = threading.Event()
+        self._batch_stored.set()
         self._trial_id = -1
         self._seconds = 0.0
         self._thread = threading.Thread(target=self._write_all, name="recorder", daemon=True)
@@ -62,9 +62,11 @@ class Recorder:
 
         self._put(write)
 
-    def render(self, rendered: Rendered) -> None:
-        """Store an image and its scores under the open trial."""
-        self._put(rendered)
+    def renders(self, batch: Sequence[Rendered]) -> None:
+        """Store images and their scores under the open trial, once the batch before them is stored."""
+        self._wait(self._batch_stored)
+        self._batch_stored.clear()
+        self._put(partial(self._store_renders, list(batch)))
 
     def finish(self, score: float, seconds: float, timings: Mapping[str, float]) -> None:
         """End the open trial with its score. `store`, the time its writes took, is added to the timings."""
@@ -95,9 +97,9 @@ class Recorder:
         self._put(done.set)
         self._wait(done)
 
-    def _put(self, item: Write | Rendered) -> None:
+    def _put(self, write: Write) -> None:
         self._raise()
-        self._waiting.put(item)
+        self._waiting.put(write)
 
     def _wait(self, done: threading.Event) -> None:
         while not done.wait(0.05):
@@ -109,25 +111,11 @@ class Recorder:
             raise self._error
 
     def _write_all(self) -> None:
-        item = self._waiting.get()
-        while item is not None:
-            if not isinstance(item, Rendered):
-                self._attempt(item)
-                item = self._waiting.get()
-                continue
-            batch: list[Rendered] = []
-            following: Write | Rendered | None = item
-            while isinstance(following, Rendered):
-                batch.append(following)
-                if self._waiting.empty():
-                    break
-                following = self._waiting.get()
-            self._attempt(partial(self._store_renders, batch))
-            item = self._waiting.get() if following is batch[-1] else following
+        while (write := self._waiting.get()) is not None:
+            if self._error is None:  # nothing may be written after what could not be
+                self._attempt(write)
 
     def _attempt(self, write: Write) -> None:
-        if self._error is not None:
-            return  # nothing may be written after what could not be
         started = time.monotonic()
         try:
             write()
@@ -135,10 +123,11 @@ class Recorder:
             self._error = error
         self._seconds += time.monotonic() - started
 
-    def _store_renders(self, batch: list[Rendered]) -> None:
+    def _store_renders(self, batch: Sequence[Rendered]) -> None:
         hashes = store_images(self._renders_dir, [rendered.image for rendered in batch])
         renders = [
             NewRender(rendered.probe, sha256, rendered.seconds, rendered.scores)
             for rendered, sha256 in zip(batch, hashes, strict=True)
         ]
         self._store.add_renders(self._lease, self._trial_id, renders)
+        self._batch_stored.set()

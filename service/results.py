@@ -1,27 +1,100 @@
-"""What is known of a node's result by now: scores of the winner and of what it has to beat."""
+"""What is known of a result by now: the scores of a winner and of what it has to beat."""
 
 from __future__ import annotations
 
-from service.db.states import HELDOUT_KINDS, TrialKind
+from collections.abc import Iterable, Sequence
+
+from pydantic import BaseModel, Field
+
+from service.db.records import NodeRecord
+from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind
 from service.db.store import Store
+from service.db.tree import final_node
 
 BASELINE_NAMES = ("a", "b", "uniform")
+PHASES = ("search", "heldout")
 
 
-def result_scores(store: Store, node_id: int) -> dict[str, float]:
+class Scores(BaseModel):
+    """What one checkpoint scored on the search probes and on the held-out ones."""
+
+    search: float | None = None
+    heldout: float | None = None
+
+
+class TreeScores(BaseModel):
+    """A job's result beside what it has to beat, all on the final node's probes."""
+
+    leaves: dict[str, Scores] = Field(description="Every leaf alone, as far as it was scored.")
+    average: Scores = Field(description="The uniform merge of all leaves.")
+    winner: Scores = Field(description="The final model.")
+    gain: float | None = Field(
+        description="Winner above the best leaf and the uniform merge, on the search probes."
+    )
+    heldout_gain: float | None = Field(description="The same on held-out probes.")
+
+
+def result_scores(store: Store, node: NodeRecord) -> dict[str, float]:
     """`search/a`, `search/winner`, `heldout/uniform`, …, as far as they are known."""
-    first = store.trials(node_id, kinds=[TrialKind.SEARCH], limit=len(BASELINE_NAMES))
-    baselines = {trial.number: trial.score for trial in first}
-    best = store.best_trial(node_id)
-    heldout = {trial.kind: trial.score for trial in store.trials(node_id, kinds=HELDOUT_KINDS)}
-    scores = {f"search/{name}": baselines.get(number) for number, name in enumerate(BASELINE_NAMES)}
-    scores["search/winner"] = None if best is None else best.score
-    scores |= {f"heldout/{kind.value.removeprefix('heldout_')}": heldout.get(kind) for kind in HELDOUT_KINDS}
+    best = store.best_trial(node.id)
+    scores: dict[str, float | None] = {"search/winner": None if best is None else best.score}
+    if node.kind is NodeKind.MERGE:
+        first = store.trials(node.id, kinds=[TrialKind.SEARCH], limit=len(BASELINE_NAMES))
+        baselines = {trial.number: trial.score for trial in first}
+        scores |= {f"search/{name}": baselines.get(number) for number, name in enumerate(BASELINE_NAMES)}
+    for trial in store.trials(node.id, kinds=HELDOUT_KINDS):
+        # An extended search may have found another winner since this one was scored.
+        if trial.kind is not TrialKind.HELDOUT_WINNER or (best and trial.number == best.number):
+            scores[f"heldout/{trial.kind.value.removeprefix('heldout_')}"] = trial.score
     return {name: score for name, score in scores.items() if score is not None}
 
 
 def gain(scores: dict[str, float], phase: str) -> float | None:
     """How far the winner is above the best of A, B and the uniform merge; None before all are known."""
-    baselines = [scores[f"{phase}/{name}"] for name in BASELINE_NAMES if f"{phase}/{name}" in scores]
-    winner = scores.get(f"{phase}/winner")
-    return None if winner is None or len(baselines) < len(BASELINE_NAMES) else winner - max(baselines)
+    baselines = [scores.get(f"{phase}/{name}") for name in BASELINE_NAMES]
+    return _gain(scores.get(f"{phase}/winner"), baselines)
+
+
+def tree_scores(nodes: Sequence[NodeRecord], scores: dict[int, dict[str, float]]) -> TreeScores:
+    """The result of a job from the scores of its nodes (node id -> `result_scores`).
+
+    Leaves count where a node scored them with the final node's probes, held-out probes, scorers and tally:
+    other numbers could not be compared.
+    """
+    final = final_node(nodes)
+    comparable = [node for node in nodes if _judge(node) == _judge(final)]
+    leaves: dict[str, Scores] = {}
+    average = Scores()
+    for node in comparable:
+        found = scores[node.id]
+        if node.kind is NodeKind.AVERAGE:
+            average = _scores(found, "winner")
+        elif node.kind is NodeKind.SCREEN and node.a_model:
+            leaves.setdefault(node.a_model, _scores(found, "winner"))
+        elif node.kind is NodeKind.MERGE:
+            for side, model in (("a", node.a_model), ("b", node.b_model)):
+                if model:
+                    leaves[model] = _scores(found, side)
+    if len(leaves) == 2 and average == Scores():
+        average = _scores(scores[final.id], "uniform")
+    winner = _scores(scores[final.id], "winner")
+    gains = [
+        _gain(getattr(winner, phase), [getattr(s, phase) for s in (*leaves.values(), average)])
+        for phase in PHASES
+    ]
+    return TreeScores(leaves=leaves, average=average, winner=winner, gain=gains[0], heldout_gain=gains[1])
+
+
+def _scores(found: dict[str, float], which: str) -> Scores:
+    return Scores(search=found.get(f"search/{which}"), heldout=found.get(f"heldout/{which}"))
+
+
+def _judge(node: NodeRecord) -> list[object]:
+    return [node.plan.get(name) for name in ("probes", "heldout", "scorers", "tally")]
+
+
+def _gain(winner: float | None, rivals: Iterable[float | None]) -> float | None:
+    known = list(rivals)
+    if winner is None or not known or None in known:
+        return None
+    return winner - max(score for score in known if score is not None)

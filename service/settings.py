@@ -49,6 +49,10 @@ class Settings(BaseSettings):
         default=30.0, ge=1.0, le=3600.0, description="A silent worker loses its node after."
     )
 
+    reserve_mb: int = Field(
+        default=500, ge=0, description="A node pauses before a disk would have fewer MB free than this."
+    )
+
     @model_validator(mode="after")
     def _complete(self) -> Settings:
         for name in ("models_dir", "data_dir", "probes_dir", "scorers_dir"):

@@ -14,12 +14,17 @@ from types import FrameType
 from sqlalchemy.exc import SQLAlchemyError
 
 from scoring.errors import InputError
+from service.catalog import Catalog
 from service.db.records import Lease
 from service.db.states import JOB_AT_REST
 from service.db.store import Store
 from service.errors import Interrupted, LeaseLost
 from service.heartbeat import Heartbeat
-from service.node_run import ExportFailed, NodePaused, NodeRun
+from service.images import sweep_temporaries
+from service.jobs import NodePlan
+from service.node_context import ExportFailed, NodeContext, NodePaused
+from service.node_run import run_node
+from service.processes import is_alive
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,6 +36,7 @@ class Worker:
 
     def __init__(self, settings: Settings, store: Store, *, parent: int | None = None) -> None:
         self.settings, self.store, self._parent = settings, store, parent
+        self.catalog = Catalog(settings.models_dir)
         self.stop = threading.Event()
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
@@ -49,6 +55,7 @@ class Worker:
     def run_one(self, job_id: str | None = None) -> bool:
         """Lease one node and work on it; False when there was none."""
         release_dead(self.store)
+        sweep_temporaries(self.settings.renders_dir)
         lease = self.store.lease_node(self.owner, self.settings.lease_seconds, job_id=job_id)
         if lease is None:
             return False
@@ -65,7 +72,9 @@ class Worker:
 
     def _run_node(self, lease: Lease, check: Callable[[], None]) -> None:
         try:
-            NodeRun(self.settings, self.store, lease, check).run()
+            node = self.store.node(lease.node_id)
+            plan = NodePlan.model_validate(node.plan)
+            run_node(NodeContext(self.settings, self.store, self.catalog, lease, node, plan, check))
         except Interrupted:
             self.store.release(lease)
         except NodePaused as error:
@@ -109,7 +118,7 @@ def release_dead(store: Store) -> None:
     """Hand back the nodes of workers of this machine whose process is gone, without waiting for the lease."""
     for owner in store.owners():
         host, pid, _ = owner.rsplit(":", 2)
-        if host == socket.gethostname() and not _alive(int(pid)):
+        if host == socket.gethostname() and not is_alive(int(pid)):
             store.release_owner(owner)
 
 
@@ -123,13 +132,3 @@ def stop_on_signals(stop: threading.Event) -> None:
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

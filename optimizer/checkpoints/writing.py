@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -16,6 +17,9 @@ from torch import Tensor
 from optimizer.checkpoints.prediction import parse_prediction_type
 from optimizer.checkpoints.reading import DTYPE_NAMES, Entry
 from scoring.errors import InputError
+
+Sealed = Callable[[str], None]
+"""Told the sha256 of a file that is complete and about to appear."""
 
 _MODELSPEC_ARCHITECTURES = {
     "sd1": "stable-diffusion-v1",
@@ -32,11 +36,17 @@ def write_checkpoint(out: Path, tensors: Mapping[str, Tensor], metadata: Mapping
 
 
 def write_streamed(
-    out: Path, layout: Mapping[str, Entry], produce: Callable[[str], Tensor], metadata: Mapping[str, str]
+    out: Path,
+    layout: Mapping[str, Entry],
+    produce: Callable[[str], Tensor],
+    metadata: Mapping[str, str],
+    sealed: Sealed | None = None,
 ) -> None:
     """Write a safetensors file whose tensors are made one at a time.
 
-    layout: key -> dtype and shape, known beforehand because the header comes first. The file appears under
+    layout: key -> dtype and shape, known beforehand because the header comes first. sealed: called with the
+    sha256 when the file is complete and on the disk, right before it gets its name; what it raises keeps the
+    file from appearing. The file appears under
     its name complete and on the disk (temporary file, fsync, rename), or not at all: on any error an older
     file of that name stays as it was and nothing is left behind. Raises InputError when the metadata holds
     something other than strings or the file cannot be written (disk full, no permission, no such folder).
@@ -51,7 +61,9 @@ def write_streamed(
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            _write_body(file, header, order, layout, produce)
+            sha256 = _write_body(file, header, order, layout, produce)
+        if sealed is not None:
+            sealed(sha256)
         # mkstemp makes a file that only its owner reads; a model is an ordinary file.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(out)
@@ -102,7 +114,9 @@ def _write_body(
     order: list[str],
     layout: Mapping[str, Entry],
     produce: Callable[[str], Tensor],
-) -> None:
+) -> str:
+    """Write everything through to the disk; the sha256 of it all."""
+    digest = hashlib.sha256(header)
     file.write(header)
     for key in order:
         tensor = produce(key)
@@ -111,9 +125,12 @@ def _write_body(
                 f"tensor {key} came out as {tensor.dtype} {tuple(tensor.shape)}, not {layout[key]}"
             )
         # As bytes, because numpy knows no bfloat16; a scalar must get a dimension first.
-        file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        digest.update(data)
+        file.write(data)
     file.flush()
     os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
 def _write_failed(out: Path, size: int, error: OSError) -> InputError:

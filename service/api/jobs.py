@@ -5,20 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Body, Query, Response
 from fastapi.responses import FileResponse
 
 from service.api.context import Context, Ctx
 from service.api.problems import responses
-from service.api.views import JobView, TrialDetail, TrialView, trial_detail, trial_view
+from service.api.views import (
+    AddLeaves,
+    BracketRow,
+    Extend,
+    JobView,
+    Priority,
+    TrialDetail,
+    TrialView,
+    bracket_rows,
+    trial_detail,
+    trial_view,
+)
+from service.changes import add_leaves, clone_job
 from service.db.records import NodeRecord
 from service.db.states import TrialKind
+from service.db.tree import final_node
 from service.errors import NotFound
-from service.jobs import JobRequest, validate_job
+from service.jobs import JobRequest
+from service.planning import lay_bracket, leaf_names, validate_job
 from service.progress import JobProgress, job_progress
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
-NodePosition = Annotated[int, Query(ge=0, description="Which node of the job; a pair has node 0 only.")]
+NodeName = Annotated[
+    str | None, Query(description="Which node, by name or position; the final one if not given.")
+]
 
 
 @router.post("", status_code=201, summary="Submit a job", responses=responses(409, 422))
@@ -28,10 +44,15 @@ def submit(request: JobRequest, context: Ctx, response: Response) -> JobProgress
     Nothing is queued unless all of it is right: the models are read, hashed and compared first, which
     takes some seconds for files of several GB.
     """
-    node = validate_job(request, context.settings, context.catalog)
-    job = context.store.create_job(request.name, request.model_dump(mode="json"), [node])
+    job = context.store.create_job(validate_job(request, context.settings, context.catalog))
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return job_progress(context.store, job.id)
+
+
+@router.post("/bracket", summary="Preview a job's bracket", responses=responses(422))
+def bracket(request: JobRequest) -> list[BracketRow]:
+    """The tree that a job would get, as its table O = A + B. No model is read and nothing is queued."""
+    return bracket_rows(lay_bracket(request, leaf_names(request)))
 
 
 @router.get("", summary="List jobs")
@@ -55,7 +76,7 @@ def trials(
     job_id: str,
     context: Ctx,
     *,
-    node: NodePosition = 0,
+    node: NodeName = None,
     kind: TrialKind = TrialKind.SEARCH,
     after: Annotated[int, Query(ge=-1, description="Only trials of a higher number.")] = -1,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -63,7 +84,7 @@ def trials(
     """Trials of one kind by number: those of the search, or one of the held-out scores."""
     record = node_of(context, job_id, node)
     found = context.store.trials(record.id, kinds=[kind], after=after, limit=limit)
-    return [trial_view(trial, node) for trial in found]
+    return [trial_view(trial, record) for trial in found]
 
 
 @router.get("/{job_id}/trials/{trial_id}", summary="One trial with its renders", responses=responses(404))
@@ -75,16 +96,17 @@ def trial(job_id: str, trial_id: int, context: Ctx) -> TrialDetail:
         raise NotFound(
             f"trial {trial_id} is not one of job {job_id}; GET /api/v1/jobs/{job_id}/trials lists them"
         )
-    return trial_detail(found, nodes[found.node_id].position, context.store.renders(trial_id))
+    return trial_detail(found, nodes[found.node_id], context.store.renders(trial_id))
 
 
 @router.get("/{job_id}/best", summary="The best trial so far", responses=responses(404))
-def best(job_id: str, context: Ctx, node: NodePosition = 0) -> TrialDetail:
+def best(job_id: str, context: Ctx, node: NodeName = None) -> TrialDetail:
     """The search trial of the highest score, with its block weights and images."""
-    found = context.store.best_trial(node_of(context, job_id, node).id)
+    record = node_of(context, job_id, node)
+    found = context.store.best_trial(record.id)
     if found is None:
-        raise NotFound(f"job {job_id} has no successful trial yet; wait for the first")
-    return trial_detail(found, node, context.store.renders(found.id))
+        raise NotFound(f"node {record.name} of job {job_id} has no successful trial yet; wait for the first")
+    return trial_detail(found, record, context.store.renders(found.id))
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", responses=responses(404, 409))
@@ -94,10 +116,74 @@ def cancel(job_id: str, context: Ctx) -> JobProgress:
     return job_progress(context.store, job_id)
 
 
+@router.post("/{job_id}/pause", summary="Pause a job", responses=responses(404, 409))
+def pause(job_id: str, context: Ctx) -> JobProgress:
+    """Stop working on it until it is resumed; the images being rendered are dropped, all else is kept."""
+    context.store.pause_job(job_id)
+    return job_progress(context.store, job_id)
+
+
+@router.post("/{job_id}/resume", summary="Resume a paused job", responses=responses(404, 409))
+def resume(job_id: str, context: Ctx) -> JobProgress:
+    """Go on with what was paused, by a person or by a node that stopped itself."""
+    context.store.resume_job(job_id)
+    return job_progress(context.store, job_id)
+
+
 @router.post("/{job_id}/retry", summary="Go on with a failed or paused job", responses=responses(404, 409))
-def retry(job_id: str, context: Ctx) -> JobProgress:
+def retry(
+    job_id: str,
+    context: Ctx,
+    node: Annotated[str | None, Query(description="One node only, by its name.")] = None,
+) -> JobProgress:
     """Queue what failed or paused again. No finished trial is repeated; a failed export is only written."""
-    context.store.retry_job(job_id)
+    context.store.retry_job(job_id, node=node)
+    return job_progress(context.store, job_id)
+
+
+@router.post(
+    "/{job_id}/nodes/{node}/extend",
+    summary="Search a finished node further",
+    responses=responses(404, 409, 422),
+)
+def extend(job_id: str, node: str, body: Extend, context: Ctx) -> JobProgress:
+    """More trials for a node that is done; its file is made anew. Nodes that wait for it wait again."""
+    context.store.extend_node(job_id, node, body.trials)
+    return job_progress(context.store, job_id)
+
+
+@router.post("/{job_id}/leaves", summary="Add models to a running job", responses=responses(404, 409, 422))
+def leaves(job_id: str, body: AddLeaves, context: Ctx) -> JobProgress:
+    """Add leaves where the bracket allows it: no merge that has begun may lose its place."""
+    add_leaves(context.store, context.settings, context.catalog, job_id, body.leaves)
+    return job_progress(context.store, job_id)
+
+
+@router.post(
+    "/{job_id}/clone", status_code=201, summary="Clone a job with changes", responses=responses(404, 409, 422)
+)
+def clone(
+    job_id: str,
+    changes: Annotated[
+        dict[str, Any],
+        Body(
+            description="JSON merge patch (RFC 7396) of the request: what is given replaces, null removes.",
+            examples=[{"search": {"trials": 120}, "output": "again"}],
+        ),
+    ],
+    context: Ctx,
+    response: Response,
+) -> JobProgress:
+    """A new job that asks for what this one asked for, with changes."""
+    job = clone_job(context.store, context.settings, context.catalog, job_id, changes)
+    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
+    return job_progress(context.store, job.id)
+
+
+@router.post("/{job_id}/priority", summary="Change a job's priority", responses=responses(404, 422))
+def priority(job_id: str, body: Priority, context: Ctx) -> JobProgress:
+    """Nodes of the job with the highest priority are worked on first."""
+    context.store.set_priority(job_id, body.priority)
     return job_progress(context.store, job_id)
 
 
@@ -107,7 +193,7 @@ def retry(job_id: str, context: Ctx) -> JobProgress:
     response_class=FileResponse,
     responses=responses(404),
 )
-def artefact(job_id: str, context: Ctx, node: NodePosition = 0) -> FileResponse:
+def artefact(job_id: str, context: Ctx, node: NodeName = None) -> FileResponse:
     """The .safetensors file, once the job is done."""
     made = context.store.checkpoint(node_of(context, job_id, node).id)
     if made is None or not Path(made.path).is_file():
@@ -118,7 +204,7 @@ def artefact(job_id: str, context: Ctx, node: NodePosition = 0) -> FileResponse:
 
 
 @router.get("/{job_id}/recipe", summary="The recipe of the merged checkpoint", responses=responses(404))
-def recipe(job_id: str, context: Ctx, node: NodePosition = 0) -> dict[str, Any]:
+def recipe(job_id: str, context: Ctx, node: NodeName = None) -> dict[str, Any]:
     """Parents with their hashes, every block weight by name, and the scores."""
     made = context.store.checkpoint(node_of(context, job_id, node).id)
     if made is None:
@@ -126,9 +212,13 @@ def recipe(job_id: str, context: Ctx, node: NodePosition = 0) -> dict[str, Any]:
     return made.recipe
 
 
-def node_of(context: Context, job_id: str, position: int) -> NodeRecord:
-    """The node of a job at a position. Raises NotFound."""
+def node_of(context: Context, job_id: str, node: str | None) -> NodeRecord:
+    """The node of a job by name or position, the final one for None. Raises NotFound."""
     nodes = context.store.nodes(job_id)
-    if position >= len(nodes):
-        raise NotFound(f"job {job_id} has no node {position}; its nodes are 0 to {len(nodes) - 1}")
-    return nodes[position]
+    if node is None:
+        return final_node(nodes)
+    found = next((each for each in nodes if node in (each.name, str(each.position))), None)
+    if found is None:
+        names = ", ".join(each.name for each in nodes)
+        raise NotFound(f"job {job_id} has no node {node!r}; its nodes are {names}")
+    return found

@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from service.db.records import RenderRecord, TrialRecord
-from service.db.states import JobState, TrialKind, TrialState
+from optimizer.bracket import Bracket, levels, table
+from service.db.records import NodeRecord, RenderRecord, TrialRecord
+from service.db.states import JobState, RenderState, TrialKind, TrialState
 
 
 class JobView(BaseModel):
@@ -17,6 +18,7 @@ class JobView(BaseModel):
     id: str
     name: str
     state: JobState
+    priority: int
     created_at: datetime
     ended_at: datetime | None
 
@@ -25,7 +27,7 @@ class TrialView(BaseModel):
     """One set of block weights and what it scored."""
 
     id: int
-    node: int = Field(description="Position of the node in its job.")
+    node: str = Field(description="Name of the node.")
     kind: TrialKind
     number: int
     state: TrialState
@@ -40,7 +42,8 @@ class RenderView(BaseModel):
     """One probe under one trial."""
 
     probe: int
-    image: str = Field(description="Path of the PNG on this server.")
+    image: str = Field(description="Path of the PNG on this server, while it is kept.")
+    state: RenderState
     scores: dict[str, float]
     seconds: float
 
@@ -75,15 +78,54 @@ class Health(BaseModel):
     workers: int = Field(description="Workers that hold a node now.")
 
 
-def trial_view(trial: TrialRecord, position: int) -> TrialView:
-    """A trial of the node at `position`."""
-    return TrialView(node=position, **trial.model_dump(include=set(TrialView.model_fields) - {"node"}))
+class Extend(BaseModel):
+    """How much further to search."""
+
+    trials: int = Field(ge=1, le=100_000, description="Trials more than there are.")
 
 
-def trial_detail(trial: TrialRecord, position: int, renders: list[RenderRecord]) -> TrialDetail:
+class AddLeaves(BaseModel):
+    """Models to add."""
+
+    leaves: list[str] = Field(min_length=1, description="Names of models of the models folder.")
+
+
+class Priority(BaseModel):
+    """Which job comes first."""
+
+    priority: int = Field(ge=-100, le=100, description="Higher comes first.")
+
+
+class BracketRow(BaseModel):
+    """One merge of a bracket: O = A + B."""
+
+    o: str
+    a: str = Field(description="A leaf, a node, or `best(…)` of several nodes.")
+    b: str
+    level: int = Field(description="1 merges leaves only.")
+
+
+def bracket_rows(bracket: Bracket) -> list[BracketRow]:
+    """The table of a bracket."""
+    level = levels(bracket)
+    return [BracketRow(**row, level=level[row["o"]]) for row in table(bracket)]
+
+
+def trial_view(trial: TrialRecord, node: NodeRecord) -> TrialView:
+    """A trial of a node."""
+    return TrialView(node=node.name, **trial.model_dump(include=set(TrialView.model_fields) - {"node"}))
+
+
+def trial_detail(trial: TrialRecord, node: NodeRecord, renders: list[RenderRecord]) -> TrialDetail:
     """The same with its renders."""
     shown = [
-        RenderView(probe=r.probe, image=f"/api/v1/images/{r.sha256}.png", scores=r.scores, seconds=r.seconds)
+        RenderView(
+            probe=r.probe,
+            image=f"/api/v1/images/{r.sha256}.png",
+            state=r.state,
+            scores=r.scores,
+            seconds=r.seconds,
+        )
         for r in renders
     ]
-    return TrialDetail(**trial_view(trial, position).model_dump(), renders=shown)
+    return TrialDetail(**trial_view(trial, node).model_dump(), renders=shown)

@@ -98,7 +98,8 @@ def worker(
 
 def _queue(file: Path, settings: Settings, store: Store, as_json: bool) -> str:
     from service.catalog import Catalog
-    from service.jobs import parse_request, validate_job
+    from service.jobs import parse_request
+    from service.planning import validate_job
 
     request = parse_request(read_job_file(file), str(file))
     stored = request.model_dump(mode="json")
@@ -109,8 +110,7 @@ def _queue(file: Path, settings: Settings, store: Store, as_json: bool) -> str:
         if not as_json:
             console.print(f"going on with job {unfinished.id}, which asks for the same", highlight=False)
         return unfinished.id
-    node = validate_job(request, settings, Catalog(settings.models_dir), local=True)
-    return store.create_job(request.name, stored, [node]).id
+    return store.create_job(validate_job(request, settings, Catalog(settings.models_dir), local=True)).id
 
 
 def _work_and_show(worker: Worker, store: Store, job_id: str, as_json: bool) -> dict[str, Any]:

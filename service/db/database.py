@@ -66,13 +66,12 @@ def record(
 
 def move_node(session: Session, node: Node, state: NodeState, reason: str | None = None) -> None:
     """Move a node, with its events, and its job with it. Raises Conflict on an illegal move."""
-    check_move(NODE_MOVES, f"node {node.position} of job {node.job_id}", node.state, state)
+    check_move(NODE_MOVES, f"node {node.name} of job {node.job_id}", node.state, state)
     old, node.state, node.reason = node.state, state, reason
     if state is not NodeState.RUNNING:
         node.lease_owner = node.heartbeat_at = None
-    if state in NODE_FINAL:
-        node.ended_at = time.time()
-    data = {"position": node.position, "from": old, "to": state, "reason": reason}
+    node.ended_at = time.time() if state in NODE_FINAL else None
+    data = {"node": node.name, "position": node.position, "from": old, "to": state, "reason": reason}
     record(session, node.job_id, "node.state", data, node.id)
     _follow(session, node.job)
 
@@ -100,11 +99,16 @@ def leased_node(session: Session, lease: Lease) -> Node:
     """The node, its job locked. Raises LeaseLost unless `lease` is still its lease."""
     job_of(session, lease.job_id)
     node = session.get_one(Node, lease.node_id)
+    check_holds(node, lease)
+    return node
+
+
+def check_holds(node: Node, lease: Lease) -> None:
+    """Raise LeaseLost unless `lease` is the node's lease now."""
     if node.lease != lease.number or node.state is not NodeState.RUNNING:
         raise LeaseLost(
             f"lease {lease.number} of node {node.id} ended: it is {node.state}, lease {node.lease}"
         )
-    return node
 
 
 def _follow(session: Session, job: Job) -> None:

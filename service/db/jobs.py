@@ -1,54 +1,68 @@
-"""Jobs in the store: queued, listed, cancelled, retried; their events."""
+"""Jobs in the store: queued, listed, paused, cancelled, extended; their nodes and their events."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.db.database import Database, job_of, move_node, move_trial, record
+from service.db.database import Database, job_of, leased_node, move_node, move_trial, record
+from service.db.engine import Turn, take_turn
 from service.db.models import Checkpoint, Event, Job, Node, Trial
-from service.db.records import CheckpointRecord, EventRecord, JobRecord, NewNode, NodeRecord
+from service.db.records import (
+    CheckpointRecord,
+    EventRecord,
+    JobRecord,
+    Lease,
+    NewJob,
+    NewNode,
+    NodeRecord,
+)
 from service.db.states import (
     JOB_FINAL,
     NODE_FINAL,
+    NODE_GOING,
     NODE_RETRIABLE,
     JobState,
+    NodeKind,
     NodeState,
+    TrialKind,
     TrialState,
 )
-from service.errors import Conflict
+from service.db.tree import mentions, settle
+from service.errors import Conflict, NotFound
+
+NOTICE = "node.notice"
 
 
 class JobStore(Database):
     """The storage contract of jobs."""
 
-    def create_job(self, name: str, request: dict[str, Any], nodes: Sequence[NewNode]) -> JobRecord:
-        """Queue a job of `nodes`. Raises Conflict when a job that still counts writes the same output."""
+    def create_job(self, new: NewJob) -> JobRecord:
+        """Queue a job with its nodes; those that need nothing made first are ready at once.
+
+        Raises Conflict when a job that still counts writes one of the outputs.
+        """
         with self._write() as session:
-            for node in nodes:
+            for node in new.nodes:
                 _check_output_is_free(session, node.output)
-            job = Job(id=secrets.token_hex(6), name=name, state=JobState.QUEUED, request=request)
+            job = Job(
+                id=secrets.token_hex(6),
+                name=new.name,
+                state=JobState.QUEUED,
+                priority=new.priority,
+                request=new.request,
+                leaves=new.leaves,
+            )
             session.add(job)
             session.flush()
-            session.add_all(
-                Node(
-                    job_id=job.id,
-                    position=position,
-                    state=NodeState.READY,
-                    a_model=node.a_model,
-                    b_model=node.b_model,
-                    a_sha256=node.a_sha256,
-                    b_sha256=node.b_sha256,
-                    output=node.output,
-                    plan=node.plan,
-                )
-                for position, node in enumerate(nodes)
-            )
-            record(session, job.id, "job.created", {"name": name, "nodes": len(nodes)})
+            job.nodes.extend(_node(job, position, node) for position, node in enumerate(new.nodes))
+            session.flush()
+            record(session, job.id, "job.created", {"name": new.name, "nodes": len(new.nodes)})
+            settle(session, job)
             return JobRecord.model_validate(job)
 
     def job(self, job_id: str) -> JobRecord:
@@ -80,7 +94,7 @@ class JobStore(Database):
             return NodeRecord.model_validate(session.get_one(Node, node_id))
 
     def cancel_job(self, job_id: str) -> JobRecord:
-        """End a job: its worker's next write is refused. Raises NotFound, and Conflict when it is over."""
+        """End a job: its workers' next writes are refused. Raises NotFound, and Conflict when it is over."""
         with self._write() as session:
             job = job_of(session, job_id)
             if job.state in JOB_FINAL:
@@ -90,18 +104,120 @@ class JobStore(Database):
                     _cancel_node(session, node)
             return JobRecord.model_validate(job)
 
-    def retry_job(self, job_id: str) -> JobRecord:
-        """Queue what failed or was paused again; what is stored stays. Raises NotFound, and Conflict
-        when nothing of it waits for that."""
+    def pause_job(self, job_id: str) -> JobRecord:
+        """Stop working on a job until it is resumed; renders in progress are dropped, all else is kept.
+
+        Raises NotFound, and Conflict when nothing of it runs or waits to run.
+        """
         with self._write() as session:
             job = job_of(session, job_id)
-            stopped = [node for node in job.nodes if node.state in NODE_RETRIABLE]
-            if not stopped:
-                raise Conflict(f"job {job_id} is {job.state.value}: nothing of it failed, nothing to retry")
-            for node in stopped:
-                node.failed_in_row = 0
-                move_node(session, node, NodeState.READY)
+            going = [node for node in job.nodes if node.state in NODE_GOING]
+            if not going or job.state is JobState.PAUSED:
+                raise Conflict(f"job {job_id} is {job.state.value}: there is nothing to pause")
+            for node in going:
+                move_node(session, node, NodeState.PAUSED, "paused by hand")
             return JobRecord.model_validate(job)
+
+    def resume_job(self, job_id: str) -> JobRecord:
+        """Go on with what is paused. Raises NotFound, and Conflict when nothing is."""
+        with self._write() as session:
+            job = job_of(session, job_id)
+            paused = [node for node in job.nodes if node.state is NodeState.PAUSED]
+            if not paused:
+                raise Conflict(f"job {job_id} is {job.state.value}: nothing of it is paused")
+            for node in paused:
+                _queue_again(session, node)
+            return JobRecord.model_validate(job)
+
+    def retry_job(self, job_id: str, *, node: str | None = None) -> JobRecord:
+        """Queue what failed or was paused again, or one such node; what is stored stays.
+
+        Raises NotFound (also for an unknown node), and Conflict when nothing of it waits for that.
+        """
+        with self._write() as session:
+            job = job_of(session, job_id)
+            asked = job.nodes if node is None else [node_named(job, node)]
+            stopped = [each for each in asked if each.state in NODE_RETRIABLE]
+            if not stopped:
+                what = f"job {job_id} is {job.state.value}" if node is None else f"node {node} did not fail"
+                raise Conflict(f"{what}: nothing of it failed, nothing to retry")
+            for each in stopped:
+                _queue_again(session, each)
+            return JobRecord.model_validate(job)
+
+    def extend_node(self, job_id: str, node: str, trials: int) -> JobRecord:
+        """Let a finished merge search for `trials` more; its file is made anew when they are done.
+
+        Nodes that wait for its output wait again. Raises NotFound, and Conflict when the node is not a
+        finished merge, the job was cancelled, or a node that takes its output has begun.
+        """
+        with self._write() as session:
+            job = job_of(session, job_id)
+            extended = node_named(job, node)
+            if job.state is JobState.CANCELLED:
+                raise Conflict(f"job {job_id} was cancelled and can't be extended; clone it instead")
+            if extended.kind is not NodeKind.MERGE or extended.state is not NodeState.DONE:
+                what = f"node {node} is {extended.state.value}"
+                raise Conflict(f"{what}: only a finished merge can be extended; wait until it is done")
+            begun = [each.name for each in job.nodes if each.started_at and mentions(each, node)]
+            if begun:
+                raise Conflict(
+                    f"node {node} can't be extended: {', '.join(begun)} began with its output; extend that "
+                    "one, or clone the job with more trials"
+                )
+            _extend(session, extended, trials)
+            settle(session, job)
+            return JobRecord.model_validate(job)
+
+    def add_leaves(
+        self,
+        job_id: str,
+        leaves: dict[str, str],
+        layout: Callable[[Sequence[NodeRecord]], Sequence[NewNode]],
+        request: dict[str, Any],
+    ) -> JobRecord:
+        """Add leaves (name -> sha256) to a job that is not over.
+
+        layout: from the job's nodes, all nodes of the longer bracket; those that have begun must be among
+        them. It is called inside the transaction, so that none begins in between. request: what the job is
+        asked for from now on. Raises NotFound, Conflict when the job is over or an output is taken, and
+        whatever `layout` raises.
+        """
+        with self._write() as session:
+            job = job_of(session, job_id)
+            if job.state in JOB_FINAL:
+                raise Conflict(f"job {job_id} is {job.state.value}: clone it with the longer list of leaves")
+            wanted = layout([NodeRecord.model_validate(node) for node in job.nodes])
+            job.leaves, job.request = {**job.leaves, **leaves}, request
+            _lay(session, job, wanted)
+            record(session, job.id, "job.leaves_added", {"leaves": list(leaves), "nodes": len(job.nodes)})
+            settle(session, job)
+            return JobRecord.model_validate(job)
+
+    def set_priority(self, job_id: str, priority: int) -> JobRecord:
+        """Change which job comes first: the highest. Raises NotFound."""
+        with self._write() as session:
+            job = job_of(session, job_id)
+            record(session, job.id, "job.priority", {"from": job.priority, "to": priority})
+            job.priority = priority
+            return JobRecord.model_validate(job)
+
+    def output_is_taken(self, output: str) -> bool:
+        """Whether a job that still counts writes this output."""
+        with self._read() as session:
+            return _owner_of(session, output) is not None
+
+    def note(self, lease: Lease, text: str) -> None:
+        """Record something that people should know of a node's run. Raises LeaseLost."""
+        with self._write() as session:
+            node = leased_node(session, lease)
+            record(session, node.job_id, NOTICE, {"node": node.name, "text": text}, node.id)
+
+    def notices(self, node_id: int) -> list[str]:
+        """What was recorded by `note` of a node's runs, each text once, oldest first."""
+        said = select(Event).where(Event.node_id == node_id, Event.kind == NOTICE).order_by(Event.id)
+        with self._read() as session:
+            return list(dict.fromkeys(str(event.data["text"]) for event in session.scalars(said)))
 
     def checkpoint(self, node_id: int) -> CheckpointRecord | None:
         """The output of a node; None until it is written."""
@@ -122,13 +238,47 @@ class JobStore(Database):
             return session.scalar(select(func.max(Event.id)).where(Event.job_id == job_id)) or 0
 
 
+def node_named(job: Job, name: str) -> Node:
+    """The node of a job by its name. Raises NotFound."""
+    found = next((node for node in job.nodes if node.name == name), None)
+    if found is None:
+        names = ", ".join(node.name for node in job.nodes)
+        raise NotFound(f"job {job.id} has no node {name!r}; its nodes are {names}")
+    return found
+
+
+def _node(job: Job, position: int, new: NewNode) -> Node:
+    screened = new.a_input if new.kind is NodeKind.SCREEN else None
+    return Node(
+        job_id=job.id,
+        position=position,
+        name=new.name,
+        kind=new.kind,
+        level=new.level,
+        state=NodeState.WAITING if new.kind is NodeKind.MERGE else NodeState.READY,
+        a_input=new.a_input,
+        b_input=new.b_input,
+        a_model=screened,
+        a_sha256=job.leaves[screened] if screened else None,
+        output=new.output,
+        plan=new.plan,
+    )
+
+
 def _check_output_is_free(session: Session, output: str) -> None:
-    taken = select(Job.id).join(Node).where(Node.output == output, Node.state != NodeState.CANCELLED)
-    job_id = session.scalar(taken.limit(1))
+    # Two jobs that are queued at once must not both find it free.
+    take_turn(session.connection(), Turn.TAKE_OUTPUT)
+    job_id = _owner_of(session, output)
     if job_id is not None:
         raise Conflict(
             f"output {output!r} belongs to job {job_id}; give another output name or cancel that job"
         )
+
+
+def _owner_of(session: Session, output: str) -> str | None:
+    """The job that writes an output and was not cancelled."""
+    taken = select(Job.id).join(Node).where(Node.output == output, Node.state != NodeState.CANCELLED)
+    return session.scalar(taken.limit(1))
 
 
 def _cancel_node(session: Session, node: Node) -> None:
@@ -136,3 +286,45 @@ def _cancel_node(session: Session, node: Node) -> None:
     for trial in session.scalars(open_trials):
         move_trial(trial, TrialState.CANCELLED)
     move_node(session, node, NodeState.CANCELLED)
+
+
+def _queue_again(session: Session, node: Node) -> None:
+    node.failed_in_row = 0
+    undecided = node.kind is NodeKind.MERGE and (node.a_sha256 is None or node.b_sha256 is None)
+    move_node(session, node, NodeState.WAITING if undecided else NodeState.READY)
+
+
+def _extend(session: Session, node: Node, trials: int) -> None:
+    ended = select(func.count()).where(
+        Trial.node_id == node.id, Trial.kind == TrialKind.SEARCH, Trial.state != TrialState.OPEN
+    )
+    total = (session.scalar(ended) or 0) + trials
+    # The limits that ended the search once would end it again before the first new trial.
+    search = {**node.plan["search"], "trials": total, "seconds": None, "patience": None}
+    node.plan = {**node.plan, "search": search}
+    node.stop_reason = node.score = node.output_sha256 = None
+    data = {"node": node.name, "position": node.position, "trials": total}
+    record(session, node.job_id, "node.extended", data, node.id)
+    move_node(session, node, NodeState.READY)
+
+
+def _lay(session: Session, job: Job, wanted: Sequence[NewNode]) -> None:
+    """Make the job's nodes those that are wanted: by name, then in the place of what is no longer wanted."""
+    named = {new.name: new for new in wanted}
+    given_up = [node for node in job.nodes if node.name not in named]
+    begun = [node.name for node in given_up if node.started_at]
+    if begun:
+        raise Conflict(f"{', '.join(begun)} of job {job.id} began and has no place in the longer bracket")
+    present = {node.name: node for node in job.nodes if node.name in named}
+    for new in wanted:
+        node = present.get(new.name) or (given_up.pop(0) if given_up else None)
+        if node is None:
+            _check_output_is_free(session, new.output)
+            job.nodes.append(_node(job, len(job.nodes), new))
+        elif not node.started_at:
+            node.name, node.kind, node.level = new.name, new.kind, new.level
+            node.a_input, node.b_input = new.a_input, new.b_input
+            node.output, node.plan = new.output, new.plan
+            # One row may take the name that another gives up.
+            session.flush()
+    session.flush()

@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 
 from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
 
-from service.db.database import Database, leased_node, move_node, record
+from service.db.database import Database, check_holds, job_of, leased_node, move_node, record
 from service.db.models import Checkpoint, Job, Node
 from service.db.records import Lease, NewCheckpoint
 from service.db.states import NodeState
+from service.db.tree import settle
 
 
 class LeaseStore(Database):
@@ -22,46 +24,48 @@ class LeaseStore(Database):
     def lease_node(self, owner: str, seconds: float, *, job_id: str | None = None) -> Lease | None:
         """Take the next runnable node: a ready one, or a running one whose worker fell silent.
 
-        owner: a name for the worker. seconds: silence after which the lease may be taken over.
-        job_id: only nodes of this job. Returns None when there is nothing to do.
+        owner: a name for the worker; a running node that it holds itself (it dropped it when the database
+        was away) is given to it again at once. seconds: silence after which the lease may be taken over.
+        job_id: only nodes of this job. The highest priority comes first, then the oldest job, then the
+        lowest position. Returns None when there is nothing to do.
         """
-        now = time.time()
         # The distance, not the difference: after the clock was moved back, a heartbeat from the
         # future must not hold a dead worker's node for as long as the clock was moved.
-        silence = func.abs(now - Node.heartbeat_at)
+        silence = func.abs(time.time() - Node.heartbeat_at)
         expired = (Node.state == NodeState.RUNNING) & or_(
-            Node.heartbeat_at.is_(None), silence > Node.lease_seconds
+            Node.heartbeat_at.is_(None), silence > Node.lease_seconds, Node.lease_owner == owner
         )
-        runnable = (
-            select(Node)
+        runnable = or_(Node.state == NodeState.READY, expired)
+        first = (
+            select(Node.id, Node.job_id)
             .join(Job)
-            .where(or_(Node.state == NodeState.READY, expired))
+            .where(runnable)
             .order_by(Job.priority.desc(), Job.created_at, Node.position)
             .limit(1)
-            .with_for_update(skip_locked=True, of=Node)
         )
         if job_id is not None:
-            runnable = runnable.where(Node.job_id == job_id)
-        with self._write() as session:
-            node = session.scalars(runnable).one_or_none()
-            if node is None:
-                return None
-            if node.state is NodeState.RUNNING:
-                data = {"position": node.position, "lost_by": node.lease_owner}
-                record(session, node.job_id, "lease.expired", data, node.id)
-            else:
-                move_node(session, node, NodeState.RUNNING)
-            node.lease += 1
-            node.lease_owner, node.lease_seconds, node.heartbeat_at = owner, seconds, now
-            node.started_at = node.started_at or now
-            data = {"position": node.position, "lease": node.lease, "owner": owner}
-            record(session, node.job_id, "lease.taken", data, node.id)
-            return Lease(node.id, node.job_id, node.lease)
+            first = first.where(Node.job_id == job_id)
+        while True:
+            with self._write() as session:
+                found = session.execute(first).one_or_none()
+                if found is None:
+                    return None
+                job_of(session, found.job_id)
+                node = session.scalars(select(Node).where(Node.id == found.id, runnable)).one_or_none()
+                if node is not None:
+                    return _take(session, node, owner, seconds)
+                # Another worker took it while this one waited for the job's lock: look again.
 
     def heartbeat(self, lease: Lease) -> None:
         """Show that the worker lives. Raises LeaseLost."""
         with self._write() as session:
             leased_node(session, lease).heartbeat_at = time.time()
+
+    def check_lease(self, lease: Lease) -> None:
+        """Look, without writing, whether the lease still holds. Raises LeaseLost."""
+        with self._read() as session:
+            node = session.get_one(Node, lease.node_id)
+            check_holds(node, lease)
 
     def owners(self) -> set[str]:
         """The names of all workers that hold a lease."""
@@ -71,9 +75,12 @@ class LeaseStore(Database):
 
     def release_owner(self, owner: str) -> int:
         """Hand back all nodes of a worker known to be dead; how many they were."""
+        held = (Node.state == NodeState.RUNNING, Node.lease_owner == owner)
         with self._write() as session:
-            held = select(Node).where(Node.state == NodeState.RUNNING, Node.lease_owner == owner)
-            nodes = list(session.scalars(held.with_for_update()))
+            jobs = session.scalars(select(Node.job_id).where(*held).distinct().order_by(Node.job_id)).all()
+            for job_id in jobs:
+                job_of(session, job_id)
+            nodes = session.scalars(select(Node).where(*held, Node.job_id.in_(jobs))).all()
             for node in nodes:
                 move_node(session, node, NodeState.READY, f"worker {owner} died")
             return len(nodes)
@@ -100,28 +107,61 @@ class LeaseStore(Database):
             node = leased_node(session, lease)
             node.stop_reason = reason
             record(
-                session, node.job_id, "search.ended", {"position": node.position, "reason": reason}, node.id
+                session,
+                node.job_id,
+                "search.ended",
+                {"node": node.name, "position": node.position, "reason": reason},
+                node.id,
             )
 
-    def finish_node(self, lease: Lease, made: NewCheckpoint) -> None:
-        """Record the node's output and end it, in one transaction. Raises LeaseLost."""
+    def announce_output(self, lease: Lease, sha256: str) -> None:
+        """Say which file is about to appear. Raises LeaseLost.
+
+        A worker that is killed between the file and its row leaves a file that its successor knows by hash.
+        """
+        with self._write() as session:
+            leased_node(session, lease).output_sha256 = sha256
+
+    def finish_node(self, lease: Lease, score: float | None, made: NewCheckpoint | None) -> None:
+        """End a node with what it is worth and the file it made; nodes that waited for it may begin.
+
+        A node that is finished again, after it was extended, has its new file in the place of the old one.
+        All in one transaction. Raises LeaseLost.
+        """
         with self._write() as session:
             node = leased_node(session, lease)
-            session.add(
-                Checkpoint(
-                    node_id=node.id,
-                    name=made.name,
-                    path=str(made.path),
-                    sha256=made.sha256,
-                    size=made.size,
-                    inspection=made.inspection,
-                    recipe=made.recipe,
-                )
-            )
-            data = {"position": node.position, "name": made.name, "sha256": made.sha256}
-            record(session, node.job_id, "checkpoint.written", data, node.id)
+            node.score = score
+            if made is not None:
+                _put_checkpoint(session, node, made)
             move_node(session, node, NodeState.DONE)
+            settle(session, node.job)
 
     def _end(self, lease: Lease, state: NodeState, reason: str | None) -> None:
         with self._write() as session:
             move_node(session, leased_node(session, lease), state, reason)
+
+
+def _take(session: Session, node: Node, owner: str, seconds: float) -> Lease:
+    if node.state is NodeState.RUNNING:
+        data = {"node": node.name, "position": node.position, "lost_by": node.lease_owner}
+        record(session, node.job_id, "lease.expired", data, node.id)
+    else:
+        move_node(session, node, NodeState.RUNNING)
+    node.lease += 1
+    node.lease_owner, node.lease_seconds, node.heartbeat_at = owner, seconds, time.time()
+    node.started_at = node.started_at or node.heartbeat_at
+    data = {"node": node.name, "position": node.position, "lease": node.lease, "owner": owner}
+    record(session, node.job_id, "lease.taken", data, node.id)
+    return Lease(node.id, node.job_id, node.lease)
+
+
+def _put_checkpoint(session: Session, node: Node, made: NewCheckpoint) -> None:
+    row = session.scalars(select(Checkpoint).where(Checkpoint.node_id == node.id)).one_or_none()
+    if row is None:
+        row = Checkpoint(node_id=node.id)
+        session.add(row)
+    row.name, row.path, row.sha256, row.size = made.name, str(made.path), made.sha256, made.size
+    row.inspection, row.recipe, row.created_at = made.inspection, made.recipe, time.time()
+    node.output_sha256 = made.sha256
+    data = {"position": node.position, "node": node.name, "name": made.name, "sha256": made.sha256}
+    record(session, node.job_id, "checkpoint.written", data, node.id)

@@ -10,10 +10,21 @@ import time
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, Enum, Float, ForeignKey, Integer, MetaData, String, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Enum,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from service.db.states import JobState, NodeState, TrialKind, TrialState
+from service.db.states import JobState, NodeKind, NodeState, RenderState, TrialKind, TrialState
 
 # SQLite gives rowids only to INTEGER primary keys.
 BigId = BigInteger().with_variant(Integer, "sqlite")
@@ -45,7 +56,10 @@ class Base(DeclarativeBase):
 
 
 class Job(Base):
-    """What a person asked for: a tree of nodes (one node for a pair)."""
+    """What a person asked for: a tree of nodes (one node for a pair).
+
+    `leaves` maps the name of every leaf to the sha256 it had when the job was checked.
+    """
 
     __tablename__ = "jobs"
 
@@ -54,25 +68,36 @@ class Job(Base):
     state: Mapped[JobState] = mapped_column(state_column(JobState), default=JobState.QUEUED, index=True)
     priority: Mapped[int] = mapped_column(default=0)
     request: Mapped[dict[str, Any]]
+    leaves: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[float] = mapped_column(default=time.time)
     ended_at: Mapped[float | None]
     nodes: Mapped[list[Node]] = relationship(back_populates="job", order_by="Node.position")
 
 
 class Node(Base):
-    """One merge A + B -> O. Each input is a model of the models folder or the output of another node.
+    """One piece of work of a job: a merge A + B -> O, or checkpoints scored without a search (see NodeKind).
 
-    `lease` counts the times the node was leased: the number is the fence of every write. `plan` is all
-    that a worker needs (probes, held-out probes, scorers, tally, search), resolved when it was queued.
+    `a_input` and `b_input` are what the bracket's table says: a leaf, another node, `best(…)` of several, or
+    a place in the ranking of the leaves (`#1`). Once decided, an input is a model of the models folder
+    (`a_model`) or the output of another node (`a_node_id`), with its sha256. `lease` counts the times the
+    node was leased: the number is the fence of every write. `plan` is all that a worker needs (probes,
+    held-out probes, scorers, tally, search), resolved when it was queued. `score` is what the finished node
+    is worth: on held-out probes where it has any. `output_sha256` is that of the file which is about to
+    appear, written before it does.
     """
 
     __tablename__ = "nodes"
-    __table_args__ = (UniqueConstraint("job_id", "position"),)
+    __table_args__ = (UniqueConstraint("job_id", "position"), UniqueConstraint("job_id", "name"))
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     position: Mapped[int]
+    name: Mapped[str] = mapped_column(String(120))
+    kind: Mapped[NodeKind] = mapped_column(state_column(NodeKind), default=NodeKind.MERGE)
+    level: Mapped[int] = mapped_column(default=1)
     state: Mapped[NodeState] = mapped_column(state_column(NodeState), default=NodeState.READY, index=True)
+    a_input: Mapped[str | None]
+    b_input: Mapped[str | None]
     a_model: Mapped[str | None] = mapped_column(String(300))
     b_model: Mapped[str | None] = mapped_column(String(300))
     a_node_id: Mapped[int | None] = mapped_column(ForeignKey("nodes.id"))
@@ -80,6 +105,8 @@ class Node(Base):
     a_sha256: Mapped[str | None] = mapped_column(String(64))
     b_sha256: Mapped[str | None] = mapped_column(String(64))
     output: Mapped[str] = mapped_column(String(300), index=True)
+    output_sha256: Mapped[str | None] = mapped_column(String(64))
+    score: Mapped[float | None]
     plan: Mapped[dict[str, Any]]
     reason: Mapped[str | None]
     stop_reason: Mapped[str | None]
@@ -115,7 +142,7 @@ class Trial(Base):
 
 
 class Render(Base):
-    """One probe rendered under one trial; the image lies under its sha256."""
+    """One probe rendered under one trial; the image lies under its sha256 until it is collected."""
 
     __tablename__ = "renders"
     __table_args__ = (UniqueConstraint("trial_id", "probe"),)
@@ -125,6 +152,7 @@ class Render(Base):
     probe: Mapped[int]
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     seconds: Mapped[float]
+    state: Mapped[RenderState] = mapped_column(state_column(RenderState), default=RenderState.STORED)
     created_at: Mapped[float] = mapped_column(default=time.time)
 
 
@@ -158,6 +186,7 @@ class Event(Base):
     """Something that changed, in order: what the event stream and the page read."""
 
     __tablename__ = "events"
+    __table_args__ = (Index("ix_events_node_id_kind", "node_id", "kind"),)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)

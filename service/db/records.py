@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from service.db.states import JobState, NodeState, TrialKind, TrialState
+from service.db.states import JobState, NodeKind, NodeState, RenderState, TrialKind, TrialState
 
 
 class Record(BaseModel):
@@ -20,7 +21,9 @@ class JobRecord(Record):
     id: str
     name: str
     state: JobState
+    priority: int
     request: dict[str, Any]
+    leaves: dict[str, str]
     created_at: datetime
     ended_at: datetime | None
 
@@ -29,12 +32,21 @@ class NodeRecord(Record):
     id: int
     job_id: str
     position: int
+    name: str
+    kind: NodeKind
+    level: int
     state: NodeState
+    a_input: str | None
+    b_input: str | None
     a_model: str | None
     b_model: str | None
+    a_node_id: int | None
+    b_node_id: int | None
     a_sha256: str | None
     b_sha256: str | None
     output: str
+    output_sha256: str | None
+    score: float | None
     plan: dict[str, Any]
     reason: str | None
     stop_reason: str | None
@@ -63,6 +75,7 @@ class RenderRecord(Record):
     probe: int
     sha256: str
     seconds: float
+    state: RenderState
     scores: dict[str, float]
 
 
@@ -89,14 +102,30 @@ class EventRecord(Record):
 
 @dataclass(frozen=True)
 class NewNode:
-    """A pair to be queued: model names, their hashes when it was validated, and the resolved plan."""
+    """A node to be queued: its place in the bracket's table, the file it makes, and its resolved plan.
 
-    a_model: str
-    b_model: str
-    a_sha256: str
-    b_sha256: str
+    a_input, b_input: as in the table, leaf or node or `best(…)` or `#1`; none for an average, and only
+    `a_input` for a screening. `output` is the name of the file, or of the screening.
+    """
+
+    name: str
+    kind: NodeKind
+    level: int
+    a_input: str | None
+    b_input: str | None
     output: str
     plan: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job to be queued. leaves: name -> sha256 of every leaf, in order."""
+
+    name: str
+    request: dict[str, Any]
+    leaves: dict[str, str]
+    nodes: Sequence[NewNode]
+    priority: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The states of jobs, nodes and trials, and every legal move between them, in one place."""
+"""The states of jobs, nodes, trials and renders, and every legal move between them, in one place."""
 
 from __future__ import annotations
 
@@ -18,8 +18,14 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class NodeKind(StrEnum):
+    MERGE = "merge"  # A + B -> O, searched
+    AVERAGE = "average"  # the uniform merge of all leaves, scored: what the tree has to beat
+    SCREEN = "screen"  # one leaf alone, scored: the leaves' ranking
+
+
 class NodeState(StrEnum):
-    WAITING = "waiting"  # for the nodes it merges
+    WAITING = "waiting"  # for what it merges
     READY = "ready"
     RUNNING = "running"
     PAUSED = "paused"
@@ -34,6 +40,11 @@ class TrialState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+class RenderState(StrEnum):
+    STORED = "stored"
+    COLLECTED = "collected"  # its scores are kept, its image was given up
 
 
 class TrialKind(StrEnum):
@@ -52,19 +63,19 @@ HELDOUT_KINDS = (
 )
 
 JOB_MOVES: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}),
     JobState.RUNNING: frozenset(
         {JobState.QUEUED, JobState.PAUSED, JobState.FAILED, JobState.DONE, JobState.CANCELLED}
     ),
-    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED}),
-    JobState.FAILED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
-    JobState.DONE: frozenset(),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.FAILED: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED}),
+    JobState.DONE: frozenset({JobState.QUEUED}),
     JobState.CANCELLED: frozenset(),
 }
 
 NODE_MOVES: Mapping[NodeState, frozenset[NodeState]] = {
     NodeState.WAITING: frozenset({NodeState.READY, NodeState.PAUSED, NodeState.CANCELLED}),
-    NodeState.READY: frozenset({NodeState.RUNNING, NodeState.PAUSED, NodeState.CANCELLED}),
+    NodeState.READY: frozenset({NodeState.RUNNING, NodeState.WAITING, NodeState.PAUSED, NodeState.CANCELLED}),
     NodeState.RUNNING: frozenset(
         {
             NodeState.READY,
@@ -75,10 +86,10 @@ NODE_MOVES: Mapping[NodeState, frozenset[NodeState]] = {
             NodeState.CANCELLED,
         }
     ),
-    NodeState.PAUSED: frozenset({NodeState.READY, NodeState.CANCELLED}),
+    NodeState.PAUSED: frozenset({NodeState.READY, NodeState.WAITING, NodeState.CANCELLED}),
     NodeState.EXPORT_FAILED: frozenset({NodeState.READY, NodeState.CANCELLED}),
     NodeState.FAILED: frozenset({NodeState.READY, NodeState.CANCELLED}),
-    NodeState.DONE: frozenset(),
+    NodeState.DONE: frozenset({NodeState.READY}),  # extended by more trials
     NodeState.CANCELLED: frozenset(),
 }
 
@@ -89,11 +100,17 @@ TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
     TrialState.CANCELLED: frozenset(),
 }
 
-JOB_FINAL = frozenset(state for state, moves in JOB_MOVES.items() if not moves)
+RENDER_MOVES: Mapping[RenderState, frozenset[RenderState]] = {
+    RenderState.STORED: frozenset({RenderState.COLLECTED}),
+    RenderState.COLLECTED: frozenset({RenderState.STORED}),
+}
+
+JOB_FINAL = frozenset({JobState.DONE, JobState.CANCELLED})
 JOB_AT_REST = JOB_FINAL | {JobState.FAILED, JobState.PAUSED}
 """States in which nothing more happens until a person acts."""
 
-NODE_FINAL = frozenset(state for state, moves in NODE_MOVES.items() if not moves)
+NODE_FINAL = frozenset({NodeState.DONE, NodeState.CANCELLED})
+NODE_GOING = frozenset({NodeState.WAITING, NodeState.READY, NodeState.RUNNING})
 NODE_RETRIABLE = frozenset({NodeState.PAUSED, NodeState.EXPORT_FAILED, NodeState.FAILED})
 
 

@@ -126,7 +126,7 @@ class TrialStore(Database):
     def renders(self, trial_id: int) -> list[RenderRecord]:
         """What was rendered under a trial, by probe, with every scorer's number."""
         wanted = (
-            select(Render.id, Render.probe, Render.sha256, Render.seconds)
+            select(Render.id, Render.probe, Render.sha256, Render.seconds, Render.state)
             .where(Render.trial_id == trial_id)
             .order_by(Render.probe)
         )
@@ -138,8 +138,10 @@ class TrialStore(Database):
             for render_id, scorer, value in session.execute(scores):
                 by_render[render_id][scorer] = value
             return [
-                RenderRecord(probe=probe, sha256=sha256, seconds=seconds, scores=by_render[render_id])
-                for render_id, probe, sha256, seconds in session.execute(wanted)
+                RenderRecord(
+                    probe=probe, sha256=sha256, seconds=seconds, state=state, scores=by_render[render_id]
+                )
+                for render_id, probe, sha256, seconds, state in session.execute(wanted)
             ]
 
     def finish_trial(

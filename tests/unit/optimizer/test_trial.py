@@ -41,8 +41,8 @@ def paths(tiny_models: Path) -> tuple[Path, Path]:
     return tiny_models / "left.safetensors", tiny_models / "right.safetensors"
 
 
-def told(rendered: Iterator[Rendered]) -> dict[int, tuple[Any, dict[str, float]]]:
-    return {one.probe: (np.asarray(one.image).tolist(), one.scores) for one in rendered}
+def told(batches: Iterator[list[Rendered]]) -> dict[int, tuple[Any, dict[str, float]]]:
+    return {one.probe: (np.asarray(one.image).tolist(), one.scores) for batch in batches for one in batch}
 
 
 def test_a_checkpoint_alone_is_the_end_of_its_pair(

@@ -1,0 +1,279 @@
+"""A request becomes the nodes of a job, once everything it names is known to exist and to fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from optimizer.bracket import (
+    Bracket,
+    balanced,
+    explicit,
+    input_text,
+    levels,
+    seeded_by_distance,
+    sequential,
+)
+from optimizer.checkpoints import Inspection, check_pair
+from optimizer.distances import unet_distances
+from optimizer.search import SearchSettings
+from scoring.errors import InputError
+from scoring.probes import Probe, expand_probes, load_probes
+from scoring.reward import TALLIES
+from scoring.scorers.base import ScorerSpec
+from scoring.scorers.registry import scorer_names
+from service.catalog import Catalog, digest
+from service.db.records import NewJob, NewNode
+from service.db.states import NodeKind
+from service.db.tree import RANKED, ranked
+from service.jobs import JobRequest, NodeOverrides, NodePlan, ProbesSpec
+from service.settings import Settings, describe
+
+AVERAGE_NAME = "average"
+_NAME = re.compile(r"[\w\[(][\w .+()\[\]-]{0,119}", re.ASCII)
+
+
+def validate_job(request: JobRequest, settings: Settings, catalog: Catalog, *, local: bool = False) -> NewJob:
+    """The job that a request asks for.
+
+    local: the request comes from this machine's user, who may name scorer weights anywhere; over HTTP
+    they must lie in the scorers folder. Raises InputError.
+    """
+    safe_name(request.name, "name")
+    names = leaf_names(request)
+    plans = Plans(request, settings, local=local)
+    inspections = inspect_leaves(catalog, names)
+    if request.bracket.seeding == "distance":
+        names = list(seeded_by_distance(names, unet_distances([catalog.path(name) for name in names])))
+    nodes = lay_nodes(request, lay_bracket(request, names), plans, inspections)
+    for node in nodes:
+        _check_output_is_new(node.output, settings)
+    return NewJob(
+        name=request.name,
+        request=request.model_dump(mode="json"),
+        leaves={name: digest(inspections[name]) for name in names},
+        nodes=nodes,
+        priority=request.priority,
+    )
+
+
+def leaf_names(request: JobRequest) -> list[str]:
+    """The leaves of a request, by its list or its table. Raises InputError for a bracket that can't be."""
+    if request.bracket.kind == "explicit":
+        return list(lay_bracket(request, request.leaves).leaves)
+    if request.bracket.table is not None:
+        raise InputError("bracket: a table is for kind `explicit`; set that kind or leave the table out")
+    # Laid before any file is read: a leaf that is named twice would be compared with itself.
+    lay_bracket(request, request.leaves)
+    return list(request.leaves)
+
+
+def lay_bracket(request: JobRequest, leaves: Sequence[str]) -> Bracket:
+    """The bracket that a request asks for over these leaves (`#1`, `#2`, … where they are ranked by score).
+
+    Raises InputError.
+    """
+    spec = request.bracket
+    if spec.kind == "explicit":
+        if spec.table is None:
+            raise InputError("bracket: kind `explicit` needs a table, such as [{o: 01b, a: one, b: two}]")
+        if spec.seeding != "given":
+            raise InputError("bracket: a table says where each leaf goes; leave out `seeding`")
+        return explicit([row.model_dump() for row in spec.table], list(leaves) or None)
+    lay = balanced if spec.kind == "balanced" else sequential
+    bracket = lay(leaves, spec.first)
+    return lay(ranked(len(leaves)), spec.first) if spec.seeding == "score" else bracket
+
+
+def inspect_leaves(catalog: Catalog, names: Sequence[str]) -> dict[str, Inspection]:
+    """The leaves' inspections. Raises InputError unless they exist, fit each other and differ."""
+    # Headers first: what does not fit is refused before whole files are read and hashed.
+    headers = [catalog.header(name) for name in names]
+    for header in headers[1:]:
+        check_pair(headers[0], header)
+    inspections = {name: catalog.inspect(name) for name in names}
+    known: dict[str, str] = {}
+    for name, inspection in inspections.items():
+        other = known.setdefault(digest(inspection), name)
+        if other != name:
+            raise InputError(
+                f"leaves: {other!r} and {name!r} have the same content under two names (sha256 "
+                f"{digest(inspection)[:12]}…); name it once"
+            )
+    first, *others = inspections.values()
+    for inspection in others:
+        check_pair(first, inspection)
+    return inspections
+
+
+def check_places(bracket: Bracket, inspections: Mapping[str, Inspection]) -> None:
+    """Raise InputError unless every leaf that is to be A is complete: text encoder and VAE come from A."""
+    places = {input_text(node.a) for node in bracket.nodes}
+    # Leaves that are ranked first may come to stand anywhere.
+    first = inspections if any(place.startswith(RANKED) for place in places) else places & set(inspections)
+    for name in first:
+        check_pair(inspections[name], next(i for other, i in inspections.items() if other != name))
+
+
+def lay_nodes(
+    request: JobRequest, bracket: Bracket, plans: Plans, inspections: Mapping[str, Inspection]
+) -> list[NewNode]:
+    """The nodes of a job: the merges of the bracket, then what the tree has to beat, then the screenings.
+
+    Raises InputError for an override of a node that isn't there and for names that cannot be files.
+    """
+    output = safe_name(request.output or _default_output(request), "output")
+    plans.check_overrides([node.output for node in bracket.nodes])
+    check_places(bracket, inspections)
+    level = levels(bracket)
+    final = bracket.nodes[-1].output
+    nodes = [
+        NewNode(
+            name=node.output,
+            kind=NodeKind.MERGE,
+            level=level[node.output],
+            a_input=input_text(node.a),
+            b_input=input_text(node.b),
+            output=output if node.output == final else safe_name(f"{output}-{node.output}", "bracket"),
+            plan=plans.of(node.output, _pair_notes(inspections, input_text(node.a), input_text(node.b))),
+        )
+        for node in bracket.nodes
+    ]
+    if request.average and len(bracket.leaves) > 2:
+        nodes.append(scored_node(AVERAGE_NAME, NodeKind.AVERAGE, None, output, plans))
+    if request.bracket.seeding == "score":
+        nodes += [
+            scored_node(f"screen-{number}", NodeKind.SCREEN, leaf, output, plans)
+            for number, leaf in enumerate(inspections, 1)
+        ]
+    return nodes
+
+
+def scored_node(name: str, kind: NodeKind, leaf: str | None, output: str, plans: Plans) -> NewNode:
+    """A node that scores one checkpoint without a search."""
+    plan = plans.of(name, [])
+    return NewNode(name, kind, 0, leaf, None, safe_name(f"{output}-{name}", "output"), plan)
+
+
+class Plans:
+    """The plans of a job's nodes: the job's own, and what single nodes do differently.
+
+    Raises InputError for whatever the request names that isn't there.
+    """
+
+    def __init__(self, request: JobRequest, settings: Settings, *, local: bool) -> None:
+        self._request, self._settings = request, settings
+        self._scorers = _scorers(request.scorers, settings, local)
+        self._probes = _probes(request.probes, "probes", settings)
+        self._heldout = [] if request.heldout is None else _probes(request.heldout, "heldout", settings)
+        _check_tally(request.tally, "tally")
+
+    def check_overrides(self, nodes: Sequence[str]) -> None:
+        """Raise InputError unless every override is for one of these nodes."""
+        for name in self._request.nodes:
+            if name not in nodes:
+                raise InputError(
+                    f"nodes: there is no node {name!r} in the bracket; there are {', '.join(nodes)}"
+                )
+
+    def of(self, node: str, notes: Sequence[str]) -> dict[str, Any]:
+        """The plan of one node, as JSON data."""
+        own = self._request.nodes.get(node, NodeOverrides())
+        where = f"nodes.{node}"
+        if own.tally is not None:
+            _check_tally(own.tally, f"{where}.tally")
+        plan = NodePlan(
+            probes=self._own(own.probes, f"{where}.probes", self._probes),
+            heldout=self._own(own.heldout, f"{where}.heldout", self._heldout),
+            scorers=self._scorers,
+            tally=own.tally or self._request.tally,
+            search=_search(self._request.search, own.search, where),
+            prediction_type=self._request.prediction_type,
+            notes=list(notes),
+        )
+        return plan.model_dump(mode="json")
+
+    def _own(self, spec: ProbesSpec | None, field: str, job: list[Probe]) -> list[Probe]:
+        return job if spec is None else _probes(spec, field, self._settings)
+
+
+def safe_name(name: str, field: str) -> str:
+    """`name`, when it can be a file's name on any system. Raises InputError."""
+    if not _NAME.fullmatch(name) or name != name.strip() or name.endswith("."):
+        raise InputError(
+            f"{field}: {name!r} cannot be used as a name; take letters, digits, spaces and . _ + - ( ) [ ], "
+            "at most 120, no slash, beginning with a letter or digit"
+        )
+    return name
+
+
+def _search(job: SearchSettings, own: dict[str, Any], where: str) -> SearchSettings:
+    try:
+        return SearchSettings.model_validate({**job.model_dump(), **own})
+    except ValidationError as error:
+        raise InputError(f"{where}.search: {describe(error)}") from error
+
+
+def _pair_notes(inspections: Mapping[str, Inspection], a: str, b: str) -> Sequence[str]:
+    known = a in inspections and b in inspections
+    return check_pair(inspections[a], inspections[b]) if known else []
+
+
+def _default_output(request: JobRequest) -> str:
+    if len(request.leaves) == 2:
+        return "-".join(Path(leaf).stem for leaf in request.leaves)
+    return request.name
+
+
+def _check_tally(tally: str, field: str) -> None:
+    if tally not in TALLIES:
+        raise InputError(f"{field}: unknown {tally!r}; known: {', '.join(TALLIES)}")
+
+
+def _check_output_is_new(output: str, settings: Settings) -> None:
+    path = settings.outputs_dir / f"{output}.safetensors"
+    if path.exists():
+        raise InputError(f"output: {path} exists already; give another output name or move that file away")
+
+
+def _probes(spec: ProbesSpec, field: str, settings: Settings) -> list[Probe]:
+    if isinstance(spec, str):
+        return load_probes(_inside(spec, settings.probes_dir, field))
+    return expand_probes(spec, field)
+
+
+def _scorers(specs: Sequence[ScorerSpec], settings: Settings, local: bool) -> list[ScorerSpec]:
+    known = scorer_names()
+    seen: set[str] = set()
+    for spec in specs:
+        if spec.scorer not in known:
+            raise InputError(f"scorers: unknown scorer {spec.scorer!r}; known: {', '.join(known)}")
+        if spec.scorer in seen:
+            raise InputError(f"scorers: {spec.scorer!r} is named twice; name each scorer once")
+        seen.add(spec.scorer)
+    return [_with_model(spec, settings, local) for spec in specs]
+
+
+def _with_model(spec: ScorerSpec, settings: Settings, local: bool) -> ScorerSpec:
+    if spec.model is None:
+        return spec
+    given = Path(spec.model).expanduser()
+    field = f"scorers: model of {spec.scorer!r}"
+    path = given if local and given.is_absolute() else _inside(spec.model, settings.scorers_dir, field)
+    if not path.exists():
+        raise InputError(f"{field}: {path} does not exist; put the weights there or correct the name")
+    return spec.model_copy(update={"model": str(path)})
+
+
+def _inside(name: str, folder: Path, field: str) -> Path:
+    """The file that `name` means in `folder`. Raises InputError when it lies anywhere else."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{field}: {name!r} lies outside {folder}; put the file there and name it relative to it"
+        )
+    return path

@@ -1,0 +1,180 @@
+"""The trials of one run of a node: proposed, rendered, scored, stored.
+
+Every trial looks first at what the store has of it, so that a node that was killed or paused goes on by the
+same code that a fresh one begins with.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from optimizer.blocks import BlockWeights, check_weights, uniform
+from optimizer.search import ToldTrial, propose, stop_reason
+from optimizer.trial import Rendered, StageSeconds
+from scoring.errors import InputError, TrialFailed
+from scoring.probes import Probe
+from scoring.reward import combine, tally
+from service.db.records import TrialRecord
+from service.db.states import HELDOUT_KINDS, TrialKind, TrialState
+from service.node_context import NodeContext, NodePaused
+from service.recorder import Recorder
+
+log = logging.getLogger(__name__)
+FAILURES_TO_PAUSE = 3
+EQUAL_SCORES_TO_FAIL = 3
+# What a trial may write before the room on the disk is looked at again: far above any probe's image.
+BYTES_PER_IMAGE = 8_000_000
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How block weights become images with scores.
+
+    evaluate: (weights, probes, indices that are wanted) -> what was rendered, batch by batch. seconds: where
+    the time of the last evaluation went. notices: what people should know of the evaluations so far.
+    """
+
+    blocks: tuple[str, ...]
+    evaluate: Callable[[BlockWeights, Sequence[Probe], Sequence[int]], Iterator[list[Rendered]]]
+    seconds: Callable[[], StageSeconds]
+    notices: Sequence[str]
+
+
+class Trials:
+    """The trials of one run of a node."""
+
+    def __init__(self, context: NodeContext, judge: Judge, recorder: Recorder) -> None:
+        self.context, self.judge, self.recorder = context, judge, recorder
+        self.plan, self.store, self.node_id = context.plan, context.store, context.node.id
+        trials = self.store.trials(self.node_id, states=[TrialState.OPEN])
+        self._told: list[ToldTrial] = []
+        self._elapsed = 0.0
+        self._said = 0
+        self._left_open = {(trial.kind, trial.number): trial for trial in trials}
+
+    def search(self) -> None:
+        """Propose and evaluate until there is a reason to stop; what was told before counts.
+
+        Raises NodePaused after too many failures in a row, InputError when no trial succeeded.
+        """
+        ended = self.store.ended_trials(self.node_id)
+        self._told = [ToldTrial(number, weights, score) for number, weights, score, _ in ended]
+        self._elapsed = sum(seconds for *_, seconds in ended)
+        while (reason := stop_reason(self.plan.search, self._told, self._elapsed)) is None:
+            self.context.check()
+            started = time.monotonic()
+            number = len(self._told)
+            weights = propose(self.plan.search, self.judge.blocks, number, self._told)
+            proposing = time.monotonic() - started
+            self._told.append(self._trial(TrialKind.SEARCH, number, weights, proposing=proposing))
+        self.recorder.flush()
+        if all(trial.score is None for trial in self._told):
+            raise InputError(
+                f"no trial succeeded ({reason}): the trials say why; submit a job without that cause"
+            )
+        self.store.end_search(self.context.lease, reason)
+
+    def single(self) -> float:
+        """The one trial of a checkpoint that is scored without a search. Raises InputError when it failed."""
+        trial = self.store.find_trial(self.node_id, TrialKind.SEARCH, 0)
+        if trial is None or trial.state is TrialState.OPEN:
+            self._trial(TrialKind.SEARCH, 0, {})
+            self.recorder.flush()
+            trial = self.store.find_trial(self.node_id, TrialKind.SEARCH, 0)
+        if trial is None or trial.score is None:
+            raise InputError(f"it could not be scored: {trial.reason if trial else 'no trial'}")
+        return trial.score
+
+    def heldout(self, winner: TrialRecord) -> float | None:
+        """Score the winner, and what it has to beat, on the probes that the search never saw.
+
+        Returns the winner's score; None where there are no such probes or it could not be scored.
+        """
+        if not self.plan.heldout:
+            return None
+        blocks = self.judge.blocks
+        weights = (uniform(blocks, 0.0), uniform(blocks, 1.0), uniform(blocks, 0.5), winner.weights)
+        wanted = list(zip(HELDOUT_KINDS, weights, strict=True)) if blocks else [(HELDOUT_KINDS[-1], {})]
+        for kind, chosen in wanted:
+            self.context.check()
+            number = winner.number if kind is TrialKind.HELDOUT_WINNER else 0
+            trial = self.store.find_trial(self.node_id, kind, number)
+            if trial is None or trial.state is TrialState.OPEN:
+                self._trial(kind, number, chosen)
+        self.recorder.flush()
+        scored = self.store.find_trial(self.node_id, TrialKind.HELDOUT_WINNER, winner.number)
+        return None if scored is None else scored.score
+
+    def _trial(
+        self, kind: TrialKind, number: int, weights: BlockWeights, *, proposing: float = 0.0
+    ) -> ToldTrial:
+        """Evaluate and store one trial. Raises NodePaused after too many failures in a row."""
+        started = time.monotonic()
+        probes = self.plan.probes if kind is TrialKind.SEARCH else self.plan.heldout
+        check_weights(weights, self.judge.blocks)
+        self.context.check_room(self.context.settings.renders_dir, len(probes) * BYTES_PER_IMAGE)
+        scores, earlier = self._stored_scores(kind, number)
+        self.recorder.open(kind, number, weights)
+        score: float | None = None
+        try:
+            self._evaluate(weights, probes, scores)
+            score = tally(
+                self.plan.tally, [combine(scores[i], self.plan.scorers) for i in range(len(probes))]
+            )
+            if kind is TrialKind.SEARCH:
+                _check_depends_on_weights(score, weights, self._told)
+        except (TrialFailed, InputError) as error:
+            seconds = earlier + proposing + time.monotonic() - started
+            in_row = self.recorder.fail(str(error), seconds, self._timings(proposing))
+            if kind is TrialKind.SEARCH and in_row >= FAILURES_TO_PAUSE:
+                raise NodePaused(
+                    f"{in_row} trials failed in a row, the last one: {error}; mend that, then resume the job"
+                ) from error
+            score = None
+        else:
+            seconds = earlier + proposing + time.monotonic() - started
+            self.recorder.finish(score, seconds, self._timings(proposing))
+        self._elapsed += seconds
+        return ToldTrial(number, weights, score)
+
+    def _stored_scores(self, kind: TrialKind, number: int) -> tuple[dict[int, dict[str, float]], float]:
+        """What a killed worker left of this trial: probe -> scorer -> number, and the seconds it took."""
+        left = self._left_open.pop((kind, number), None)
+        renders = [] if left is None else self.store.renders(left.id)
+        return {r.probe: r.scores for r in renders}, sum(r.seconds for r in renders)
+
+    def _evaluate(
+        self, weights: BlockWeights, probes: Sequence[Probe], scores: dict[int, dict[str, float]]
+    ) -> None:
+        """Render what is missing in `scores` and add it there and to the store."""
+        missing = [i for i in range(len(probes)) if i not in scores]
+        if not missing:
+            return
+        for batch in self.judge.evaluate(weights, probes, missing):
+            log.debug("rendered probes %s of node %d", [r.probe for r in batch], self.node_id)
+            self.recorder.renders(batch)
+            scores.update({rendered.probe: rendered.scores for rendered in batch})
+            self._say_notices()
+            self.context.check()
+
+    def _say_notices(self) -> None:
+        for text in self.judge.notices[self._said :]:
+            self.store.note(self.context.lease, text)
+            self._said += 1
+
+    def _timings(self, proposing: float) -> dict[str, float]:
+        return {"propose": proposing, **asdict(self.judge.seconds())}
+
+
+def _check_depends_on_weights(score: float, weights: BlockWeights, told: Sequence[ToldTrial]) -> None:
+    """Raise TrialFailed when too many different block weights gave this very score, to the last bit."""
+    same = [trial.number for trial in told if trial.score == score and trial.weights != weights]
+    if len(same) >= EQUAL_SCORES_TO_FAIL - 1:
+        raise TrialFailed(
+            f"the score {score!r} is to the last bit that of trials {', '.join(map(str, same))}, which have "
+            "other block weights: the images or the scorer do not depend on the weights; look at the images, "
+            "and whether the scorer and the models are what they should be"
+        )
