@@ -8,17 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from optimizer.blocks import UNET_PREFIX, BlockWeights, block_of, check_weights
-from optimizer.checkpoints.architectures import Shapes, blocks_of, expected_tensors
-from optimizer.checkpoints.inspection import EMA_PREFIX, find_architecture
-from optimizer.checkpoints.names import VAE_PREFIX, unet_names
-from optimizer.checkpoints.reading import CheckpointFile, Entry, open_checkpoint
-from optimizer.checkpoints.writing import Sealed, write_streamed
+from optimizer.blocks import BlockWeights, block_of, check_weights
+from optimizer.checkpoints.architectures import blocks_of
+from optimizer.checkpoints.names import unet_names
+from optimizer.checkpoints.reading import CheckpointFile, open_checkpoint
+from optimizer.checkpoints.unets import check_unet, open_unets, write_with_unet
+from optimizer.checkpoints.writing import Sealed
 from scoring.errors import InputError
 
 # Each tensor starts at a multiple of this many numbers, so that matrix kernels find them aligned.
 _ALIGNMENT = 64
-_RENDERED_PREFIXES = (UNET_PREFIX, VAE_PREFIX, "cond_stage_model.", "conditioner.")
 
 
 class LiveMerge:
@@ -51,7 +50,7 @@ class LiveMerge:
         places = _Places(unet, self._known)
         with open_checkpoint(path_a) as a, open_checkpoint(path_b) as b:
             for file in (a, b):
-                _check_holds(file, expected_tensors(architecture).unet)
+                check_unet(file, architecture)
             self.blocks = tuple(
                 block for block in self._known if not all(_same(a, b, key) for key in places.keys[block])
             )
@@ -96,29 +95,21 @@ def export_merge(
 
     Tensor by tensor from the memory maps, in fp32, rounded once to `dtype`. Only the UNet is merged: VAE,
     text encoder and whatever else A holds come from A; EMA copies are left out. weights: an alpha in [0, 1]
-    for every block in which A and B differ. sealed: see `write_streamed`. Raises InputError for files that do not fit each other, for
-    wrong weights, and when the file cannot be written; an older `out` then stays as it was.
+    for every block in which A and B differ. sealed: see `write_streamed`. Raises InputError for files that do
+    not fit each other, for wrong weights, and when the file cannot be written; an older `out` then stays as
+    it was.
     """
-    with open_checkpoint(path_a) as a, open_checkpoint(path_b) as b:
-        architecture = find_architecture(a)
-        if find_architecture(b) != architecture:
-            raise InputError(f"{path_a.name} and {path_b.name} are of different architectures")
-        unet = expected_tensors(architecture).unet
-        for file in (a, b):
-            _check_holds(file, unet)
+    with open_unets((path_a, path_b)) as (architecture, (a, b)):
         alphas = _check_differing(weights, (), blocks_of(architecture))
-        layout = {
-            key: Entry(_stored_dtype(key, entry, dtype), entry.shape)
-            for key, entry in a.entries.items()
-            if not key.startswith(EMA_PREFIX)
-        }
-
-        def produce(key: str) -> Tensor:
-            if key not in unet:
-                return a.tensor(key).to(layout[key].dtype)
-            return _merged(a, b, key, alphas.get(str(block_of(key)))).to(layout[key].dtype)
-
-        write_streamed(out, layout, produce, metadata, sealed)
+        write_with_unet(
+            out,
+            a,
+            lambda key: _merged(a, b, key, alphas.get(str(block_of(key)))),
+            architecture=architecture,
+            metadata=metadata,
+            dtype=dtype,
+            sealed=sealed,
+        )
 
 
 def lerp_into(out: Tensor, a: Tensor, b: Tensor, alpha: float) -> None:
@@ -190,20 +181,6 @@ def _same(a: CheckpointFile, b: CheckpointFile, key: str) -> bool:
 
 def _bytes(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
-
-
-def _stored_dtype(key: str, entry: Entry, dtype: torch.dtype) -> torch.dtype:
-    # Whole numbers and the noise schedule are no weights: rounding them would break them.
-    is_weight = entry.dtype.is_floating_point and key.startswith(_RENDERED_PREFIXES)
-    return dtype if is_weight else entry.dtype
-
-
-def _check_holds(file: CheckpointFile, shapes: Shapes) -> None:
-    for key, shape in shapes.items():
-        if key not in file.entries:
-            raise InputError(f"{file.path.name} lacks {key}; use a complete checkpoint")
-        if file.entries[key].shape != shape:
-            raise InputError(f"{file.path.name}: {key} is {file.entries[key].shape} where {shape} is needed")
 
 
 def _check_differing(
