@@ -1,0 +1,314 @@
+"""The storage contract: what the store must do on every database under it.
+
+A new method of the store gets its tests here. Each is a method of `StoreContract` that takes the fixture
+`store`, an empty store, and makes what it needs with the functions below; `test_store_contract.py` runs
+them all on every database. What many workers do at once is in `concurrency_contract.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from optimizer.bracket import balanced, input_text, levels
+from service.db.records import JobRecord, Lease, NewCheckpoint, NewJob, NewNode, NewRender
+from service.db.states import JobState, NodeKind, NodeState, TrialKind, TrialState
+from service.db.store import Store
+from service.errors import Conflict, LeaseLost, NotFound
+
+SHA = "ab" * 32
+WORKER, OTHER = "host:1:w", "host:2:w"
+
+
+def new_job(output: str = "out", leaves: Sequence[str] = ("left", "right"), priority: int = 0) -> NewJob:
+    """A balanced tree of merges over the leaves; its last node makes `output`."""
+    bracket = balanced(leaves)
+    level, last = levels(bracket), bracket.nodes[-1].output
+    nodes = [
+        NewNode(
+            name=node.output,
+            kind=NodeKind.MERGE,
+            level=level[node.output],
+            a_input=input_text(node.a),
+            b_input=input_text(node.b),
+            output=output if node.output == last else f"{output} {node.output}",
+            plan={"search": {"trials": 3}},
+        )
+        for node in bracket.nodes
+    ]
+    hashes = {leaf: f"{number:064x}" for number, leaf in enumerate(leaves)}
+    return NewJob("a job", {"output": output}, hashes, nodes, priority)
+
+
+def queued(store: Store, output: str = "out") -> JobRecord:
+    """A job of one pair."""
+    return store.create_job(new_job(output))
+
+
+def leased(store: Store, owner: str = WORKER, seconds: float = 30.0) -> Lease:
+    """The lease of the next node, which there must be."""
+    lease = store.lease_node(owner, seconds)
+    assert lease is not None
+    return lease
+
+
+def queued_and_leased(store: Store, seconds: float = 30.0) -> Lease:
+    """The lease of the one node of a new job."""
+    queued(store)
+    return leased(store, seconds=seconds)
+
+
+def run_trial(store: Store, lease: Lease, number: int, score: float | None) -> None:
+    """A search trial from its beginning to its end; it fails where it has no score."""
+    trial = store.open_trial(lease, TrialKind.SEARCH, number, {"IN00": number / 10})
+    if score is None:
+        store.fail_trial(lease, trial.id, "black image", 1.0, {})
+    else:
+        store.finish_trial(lease, trial.id, score, 1.0, {})
+
+
+class StoreContract:
+    """One client at a time: jobs, leases, trials, events, and values that come back as they were."""
+
+    # Jobs.
+
+    def test_a_job_is_queued_with_its_nodes_and_its_first_event(self, store: Store) -> None:
+        job = queued(store)
+        assert store.job(job.id) == job
+        assert job.state is JobState.QUEUED
+        assert [node.state for node in store.nodes(job.id)] == [NodeState.READY]
+        assert store.events(job.id)[0].kind == "job.created"
+
+    def test_an_unknown_job_is_named(self, store: Store) -> None:
+        for ask in (store.job, store.nodes, store.events, store.cancel_job, store.retry_job):
+            with pytest.raises(NotFound, match="no job 'nope'"):
+                ask("nope")
+
+    def test_two_jobs_cannot_write_the_same_output(self, store: Store) -> None:
+        first = queued(store)
+        with pytest.raises(Conflict, match=f"output 'out' belongs to job {first.id}"):
+            queued(store)
+        store.cancel_job(first.id)
+        queued(store)
+
+    def test_jobs_are_listed_newest_first(self, store: Store) -> None:
+        made = [queued(store, name).id for name in ("one", "two", "three")]
+        assert [job.id for job in store.jobs()] == made[::-1]
+        assert [job.id for job in store.jobs(limit=1, offset=1)] == [made[1]]
+
+    def test_cancelling_ends_the_lease_and_the_open_trial(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        store.open_trial(lease, TrialKind.SEARCH, 0, {})
+        assert store.cancel_job(lease.job_id).state is JobState.CANCELLED
+        with pytest.raises(LeaseLost):
+            store.heartbeat(lease)
+        assert [trial.state for trial in store.trials(lease.node_id)] == [TrialState.CANCELLED]
+        with pytest.raises(Conflict, match="nothing left to cancel"):
+            store.cancel_job(lease.job_id)
+
+    @pytest.mark.parametrize("stop", ["pause_node", "fail_node", "fail_export"])
+    def test_what_stopped_can_be_retried(self, stop: str, store: Store) -> None:
+        lease = queued_and_leased(store)
+        getattr(store, stop)(lease, "a reason")
+        assert store.node(lease.node_id).reason == "a reason"
+        assert store.lease_node(OTHER, 30) is None
+        assert store.retry_job(lease.job_id).state is JobState.QUEUED
+        assert leased(store).number == 2
+
+    def test_there_is_nothing_to_retry_in_a_queued_job(self, store: Store) -> None:
+        with pytest.raises(Conflict, match="nothing to retry"):
+            store.retry_job(queued(store).id)
+
+    def test_an_unfinished_job_is_found_by_its_request(self, store: Store) -> None:
+        job = queued(store)
+        found = store.unfinished_job({"output": "out"})
+        assert found is not None
+        assert found.id == job.id
+        assert store.unfinished_job({"output": "other"}) is None
+        store.cancel_job(job.id)
+        assert store.unfinished_job({"output": "out"}) is None
+
+    # Leases.
+
+    def test_a_node_is_leased_once(self, store: Store) -> None:
+        job = queued(store)
+        lease = leased(store)
+        assert (lease.job_id, lease.number) == (job.id, 1)
+        assert store.lease_node(OTHER, 30) is None
+        assert store.job(job.id).state is JobState.RUNNING
+
+    def test_the_highest_priority_comes_first_then_the_oldest_job(self, store: Store) -> None:
+        jobs = [store.create_job(new_job(f"{i}", priority=p)).id for i, p in enumerate((0, 2, 2, 1))]
+        taken = [leased(store, f"host:{i}:w").job_id for i in range(len(jobs))]
+        assert taken == [jobs[1], jobs[2], jobs[3], jobs[0]]
+
+    def test_a_worker_can_lease_of_one_job_alone(self, store: Store) -> None:
+        queued(store, "one")
+        second = queued(store, "two")
+        lease = store.lease_node(WORKER, 30, job_id=second.id)
+        assert lease is not None
+        assert lease.job_id == second.id
+        assert store.lease_node(OTHER, 30, job_id=second.id) is None
+
+    def test_a_silent_worker_loses_its_node_and_its_late_writes_are_refused(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        late = queued_and_leased(store, seconds=0.05)
+        trial = store.open_trial(late, TrialKind.SEARCH, 0, {"IN00": 0.5})
+        time.sleep(0.1)
+        successor = leased(store, OTHER)
+        assert (successor.node_id, successor.number) == (late.node_id, late.number + 1)
+        before = (store.node(late.node_id), store.trials(late.node_id), store.events(late.job_id))
+        made = NewCheckpoint("out", tmp_path / "out.safetensors", SHA, 9, {}, {})
+        for write in (
+            lambda: store.heartbeat(late),
+            lambda: store.open_trial(late, TrialKind.SEARCH, 1, {}),
+            lambda: store.add_renders(late, trial.id, [NewRender(0, SHA, 0.1, {"clip": 0.3})]),
+            lambda: store.finish_trial(late, trial.id, 0.3, 1.0, {}),
+            lambda: store.fail_trial(late, trial.id, "late", 1.0, {}),
+            lambda: store.end_search(late, "late"),
+            lambda: store.finish_node(late, 0.3, made),
+            lambda: store.pause_node(late, "late"),
+            lambda: store.fail_node(late, "late"),
+            lambda: store.fail_export(late, "late"),
+            lambda: store.release(late),
+        ):
+            with pytest.raises(LeaseLost):
+                write()
+        assert (store.node(late.node_id), store.trials(late.node_id), store.events(late.job_id)) == before
+        assert store.renders(trial.id) == []
+        assert store.checkpoint(late.node_id) is None
+
+    def test_a_heartbeat_keeps_the_lease(self, store: Store) -> None:
+        lease = queued_and_leased(store, seconds=0.5)
+        for _ in range(4):
+            time.sleep(0.2)
+            store.heartbeat(lease)
+        assert store.lease_node(OTHER, 30) is None
+
+    def test_a_heartbeat_from_the_future_holds_no_node(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 3600)
+        queued_and_leased(store)
+        monkeypatch.setattr(time, "time", lambda: now)
+        assert store.lease_node(OTHER, 30) is not None, "the clock was moved back an hour"
+
+    def test_the_nodes_of_a_dead_worker_are_handed_back(self, store: Store) -> None:
+        queued(store, "one"), queued(store, "two")
+        dead, alive = leased(store), leased(store, OTHER)
+        assert store.owners() == {WORKER, OTHER}
+        assert store.release_owner(WORKER) == 1
+        assert store.owners() == {OTHER}
+        states = [store.job(lease.job_id).state for lease in (dead, alive)]
+        assert states == [JobState.QUEUED, JobState.RUNNING]
+
+    def test_the_end_of_a_node_is_its_checkpoint(self, store: Store, tmp_path: Path) -> None:
+        lease = queued_and_leased(store)
+        store.end_search(lease, "all 3 trials are done")
+        made = NewCheckpoint("out", tmp_path / "out.safetensors", SHA, 2**40, {"x": 1}, {"y": 2})
+        store.finish_node(lease, 0.5, made)
+        assert store.job(lease.job_id).state is JobState.DONE
+        found = store.checkpoint(lease.node_id)
+        assert found is not None
+        assert (found.sha256, found.size, found.inspection, found.recipe) == (SHA, 2**40, {"x": 1}, {"y": 2})
+
+    # Trials.
+
+    def test_a_trial_left_open_is_found_again_with_its_weights_and_renders(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        trial = store.open_trial(lease, TrialKind.SEARCH, 0, {"IN00": 0.3})
+        store.add_renders(lease, trial.id, [NewRender(1, SHA, 0.1, {"clip": 0.3, "laion": 5.0})])
+        again = store.open_trial(lease, TrialKind.SEARCH, 0, {"IN00": 0.9})
+        assert again == trial
+        assert [(r.probe, r.scores) for r in store.renders(trial.id)] == [(1, {"clip": 0.3, "laion": 5.0})]
+
+    def test_failed_trials_have_no_score_and_are_counted_until_one_succeeds(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        counts = []
+        for number in range(2):
+            trial = store.open_trial(lease, TrialKind.SEARCH, number, {})
+            counts.append(store.fail_trial(lease, trial.id, "black image", 1.0, {}))
+        run_trial(store, lease, 2, 0.5)
+        trial = store.open_trial(lease, TrialKind.SEARCH, 3, {})
+        counts.append(store.fail_trial(lease, trial.id, "black image", 1.0, {}))
+        assert counts == [1, 2, 1]
+        assert [score for _, _, score, _ in store.ended_trials(lease.node_id)] == [None, None, 0.5, None]
+        assert store.trial_counts(lease.node_id) == {TrialState.FAILED: 3, TrialState.DONE: 1}
+
+    def test_the_best_trial_is_the_earliest_of_the_highest(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        assert store.best_trial(lease.node_id) is None
+        for number, score in enumerate([0.2, None, 0.7, 0.7, 0.1]):
+            run_trial(store, lease, number, score)
+        best = store.best_trial(lease.node_id)
+        assert best is not None
+        assert best.number == 2
+
+    def test_a_trial_ends_once(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        run_trial(store, lease, 0, 0.5)
+        trial = store.trials(lease.node_id)[0]
+        with pytest.raises(Conflict, match="is done and cannot become failed"):
+            store.fail_trial(lease, trial.id, "late", 1.0, {})
+
+    def test_renders_are_counted_with_the_time_they_took(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        assert store.render_totals(lease.node_id) == (0, 0.0)
+        for number in range(2):
+            trial = store.open_trial(lease, TrialKind.SEARCH, number, {})
+            probes = [NewRender(probe, SHA, 0.25, {"clip": 0.5}) for probe in range(3)]
+            store.add_renders(lease, trial.id, probes)
+        assert store.render_totals(lease.node_id) == (6, 1.5)
+
+    # Events.
+
+    def test_events_can_be_read_on_from_any_of_them(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        run_trial(store, lease, 0, 0.5)
+        events = store.events(lease.job_id)
+        assert [event.id for event in events] == sorted(event.id for event in events)
+        assert [event.kind for event in events][-5:] == [
+            "node.state",
+            "job.state",
+            "lease.taken",
+            "trial.opened",
+            "trial.done",
+        ]
+        assert store.events(lease.job_id, after=events[2].id) == events[3:]
+        assert store.events(lease.job_id, after=events[0].id, limit=2) == events[1:3]
+        assert store.last_event_id(lease.job_id) == events[-1].id
+
+    # Values.
+
+    def test_numbers_come_back_to_the_last_bit(self, store: Store) -> None:
+        numbers = [0.1 + 0.2, 1 / 3, math.pi, math.nextafter(1.0, 0.0), 5e-324, -1.7976931348623157e308]
+        weights = {f"IN{i:02}": number for i, number in enumerate(numbers)}
+        lease = queued_and_leased(store)
+        trial = store.open_trial(lease, TrialKind.SEARCH, 0, weights)
+        renders = [NewRender(i, SHA, number, {"clip": number}) for i, number in enumerate(numbers)]
+        store.add_renders(lease, trial.id, renders)
+        store.finish_trial(lease, trial.id, numbers[0], numbers[1], {"merge": numbers[2]})
+        read = store.trial(trial.id)
+        assert read.weights == weights
+        assert (read.score, read.seconds, read.timings) == (numbers[0], numbers[1], {"merge": numbers[2]})
+        assert store.ended_trials(lease.node_id) == [(0, weights, numbers[0], numbers[1])]
+        stored = store.renders(trial.id)
+        assert [render.seconds for render in stored] == numbers
+        assert [render.scores["clip"] for render in stored] == numbers
+
+    def test_text_of_any_kind_comes_back_as_it_was(self, store: Store, tmp_path: Path) -> None:
+        odd = {"emoji 🦊": "日本語 \" ' \\ \n % :x ?", "nul": "a\x00b", "nested": [None, True, {"": 1.5}]}
+        lease = queued_and_leased(store)
+        made = NewCheckpoint("ö", tmp_path / "日本 % 語.safetensors", SHA, 9, odd, odd)
+        store.fail_trial(lease, store.open_trial(lease, TrialKind.SEARCH, 0, {}).id, str(odd), 1.0, {})
+        store.finish_node(lease, 0.5, made)
+        found = store.checkpoint(lease.node_id)
+        assert found is not None
+        assert (found.inspection, found.recipe, found.path) == (odd, odd, str(made.path))
+        assert store.trials(lease.node_id)[0].reason == str(odd)
