@@ -184,9 +184,7 @@ class PairEvaluator:
         self._merge_seconds = time.monotonic() - started
         yield from self._merged.evaluate(probes, todo, between_steps)
 
-    def export(
-        self, weights: BlockWeights, out: Path, recipe: Recipe, sealed: Sealed | None = None
-    ) -> None:
+    def export(self, weights: BlockWeights, out: Path, recipe: Recipe, sealed: Sealed | None = None) -> None:
         """Merge A and B once more from their files, in fp32, and write the result with its recipe.
 
         sealed: see `write_streamed`.

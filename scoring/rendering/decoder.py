@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from scoring.errors import TrialFailed
 from scoring.rendering.components import Components
+from scoring.rendering.images import first_not_finite
 from scoring.rendering.memory import Kind, Memory, halves
 
 # Decoding needs far more memory an image than denoising: four images of 512x512 at once.
@@ -15,17 +18,22 @@ _PIXELS_AT_ONCE = 4 * 512 * 512
 
 
 class Decoder:
-    """The VAE's half that makes images. What does not fit `memory` is decoded in smaller parts."""
+    """The VAE's half that makes images.
 
-    def __init__(self, components: Components, memory: Memory) -> None:
+    What does not fit `memory` is decoded in smaller parts. A VAE in 16 bits that makes NaN of finite latents
+    runs in float32 from then on, as in A1111: the VAEs of many models overflow in float16. note: is told so.
+    """
+
+    def __init__(self, components: Components, memory: Memory, note: Callable[[str], None]) -> None:
         self._vae: Any = components.vae
         self._factor = components.pixels_per_latent
-        self._memory = memory
+        self._memory, self._note = memory, note
 
     def decode(self, latents: Tensor, names: list[str]) -> Tensor:
         """Latents (N, 4, h, w) of the images called `names` to images (N, 3, H, W), float32 in [0, 1].
 
-        A NaN stays one. Raises TrialFailed when a single image does not fit the memory.
+        The latents must be finite. Raises TrialFailed when the VAE makes NaN of them in float32 too, and
+        when a single image does not fit the memory.
         """
         at_once = max(1, _PIXELS_AT_ONCE // (latents.shape[-1] * latents.shape[-2] * self._factor**2))
         starts = range(0, len(names), at_once)
@@ -35,13 +43,31 @@ class Decoder:
 
     def _part(self, latents: Tensor, names: list[str]) -> Tensor:
         height, width = (self._factor * size for size in latents.shape[-2:])
-        images = self._memory.attempt(Kind("decode", width, height, 1), names, lambda: self._images(latents))
+        kind = Kind("decode", width, height, 1)
+        images = self._memory.attempt(kind, names, lambda: self._finite(latents, names))
         if images is None:
             pairs = zip(halves(latents), halves(names), strict=True)
             return torch.cat([self._part(some, called) for some, called in pairs])
+        return (images.float() / 2 + 0.5).clamp(0, 1)
+
+    def _finite(self, latents: Tensor, names: list[str]) -> Tensor:
+        images = self._decoded(latents)
+        broken = first_not_finite(images, names)
+        if broken is not None and self._vae.dtype in (torch.float16, torch.bfloat16):
+            dtype = str(self._vae.dtype).removeprefix("torch.")
+            self._note(f"the VAE made NaN of {broken} in {dtype}; from now on it runs in float32")
+            self._vae.float()
+            images = self._decoded(latents)
+            broken = first_not_finite(images, names)
+        if broken is not None:
+            raise TrialFailed(
+                f"the VAE made NaN of the finite latents of {broken}, in float32; "
+                "its weights are broken or belong to another kind of model: take a model with a sound VAE"
+            )
         return images
 
-    def _images(self, latents: Tensor) -> Tensor:
-        scaled = (latents / self._vae.config.scaling_factor).to(self._vae.dtype)
+    def _decoded(self, latents: Tensor) -> Tensor:
+        # Divided in the VAE's dtype: finite latents must not overflow on the way to it.
+        scaled = latents.to(self._vae.dtype) / self._vae.config.scaling_factor
         decoded: Tensor = self._vae.decode(scaled).sample
-        return (decoded.float() / 2 + 0.5).clamp(0, 1)
+        return decoded

@@ -14,18 +14,21 @@ from scoring.errors import TrialFailed
 _ONE_COLOUR = 1 / 255
 
 
-def check_images(images: Tensor, names: Sequence[str]) -> None:
-    """Raises TrialFailed for the first image that is NaN, black or of one colour.
+def first_not_finite(rows: Tensor, names: Sequence[str]) -> str | None:
+    """The name of the first row (N, ...) that holds a NaN or an infinity; None when all are finite."""
+    finite = rows.detach().flatten(1).isfinite().all(dim=1).tolist()
+    return next((name for name, good in zip(names, finite, strict=True) if not good), None)
 
-    images: (N, 3, H, W) in [0, 1]. names: what each is called in the reason.
+
+def check_images(images: Tensor, names: Sequence[str]) -> None:
+    """Raises TrialFailed for the first image that is black or of one colour.
+
+    images: (N, 3, H, W) in [0, 1], finite. names: what each is called in the reason.
     """
     flat = images.detach().flatten(2).float()
-    finite = flat.isfinite().all(dim=2).all(dim=1).tolist()
     spread = (flat.amax(dim=2) - flat.amin(dim=2)).amax(dim=1).tolist()
     brightest = flat.amax(dim=2).amax(dim=1).tolist()
     for i, name in enumerate(names):
-        if not finite[i]:
-            raise TrialFailed(f"the image of {name} is NaN or infinite")
         if spread[i] < _ONE_COLOUR:
             raise TrialFailed(
                 f"the image of {name} is {'black' if brightest[i] < _ONE_COLOUR else 'one colour'}"

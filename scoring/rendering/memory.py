@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from scoring.errors import TrialFailed
 
-log = logging.getLogger(__name__)
 Rows = TypeVar("Rows", list[int], list[str], Tensor)
 # What the allocators of CUDA, MPS and the CPU say, and the libraries that allocate for themselves.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed")
@@ -29,12 +27,11 @@ class Kind(NamedTuple):
 class Memory:
     """How many images of a kind the device holds at once, learned from what did not fit.
 
-    notices: what was learned, in words, in the order in which it happened.
+    note: is told in words what was learned.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.notices: list[str] = []
-        self._device = device
+    def __init__(self, device: torch.device, note: Callable[[str], None]) -> None:
+        self._device, self._note = device, note
         self._most: dict[Kind, int] = {}
 
     def attempt(self, kind: Kind, names: Sequence[str], work: Callable[[], Tensor]) -> Tensor | None:
@@ -64,10 +61,6 @@ class Memory:
             f"{kind.doing} at once; from now on at most {half(count)}"
         )
         return None
-
-    def _note(self, notice: str) -> None:
-        log.warning(notice)
-        self.notices.append(notice)
 
     def _empty_cache(self) -> None:
         if self._device.type == "cuda":

@@ -7,6 +7,7 @@ only once, and can be differentiated: nothing here turns gradients off, the call
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -14,14 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoring.errors import InputError
+from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
 from scoring.rendering.components import Components
 from scoring.rendering.conditioning import TextEncoder
 from scoring.rendering.decoder import Decoder
-from scoring.rendering.images import check_images
+from scoring.rendering.images import check_images, first_not_finite
 from scoring.rendering.memory import Kind, Memory, halves
 from scoring.rendering.samplers import make_scheduler
+
+log = logging.getLogger(__name__)
 
 BetweenSteps = Callable[[], None]
 """Called after every denoising step, so also before decoding; what it raises ends the render."""
@@ -77,18 +80,15 @@ class Renderer:
         self.components = components
         self.device = torch.device(device)
         self.max_batch = max_batch
+        self.notices: list[str] = []
+        """What the user should know of how the images are made, oldest first."""
         self._unet: Any = components.unet
         modules: tuple[Any, ...] = (components.unet, components.vae, components.text_encoder)
         for module in modules:
             module.to(self.device).eval()
         self._text = TextEncoder(components, self.device)
-        self._memory = Memory(self.device)
-        self._decoder = Decoder(components, self._memory)
-
-    @property
-    def notices(self) -> list[str]:
-        """What the user should know of how the images are made, in the order in which it was found out."""
-        return self._memory.notices
+        self._memory = Memory(self.device, self._note)
+        self._decoder = Decoder(components, self._memory, self._note)
 
     def encode(self, probes: Sequence[Probe]) -> None:
         """Encodes the texts of `probes` ahead of rendering. Raises InputError as `render` does."""
@@ -109,8 +109,8 @@ class Renderer:
         memory is cut in halves, which are the same every time too. between_steps: what it raises passes
         through and loses the batch; the next call renders as if nothing had happened.
         Raises InputError before anything is rendered for a size that the VAE can't make, a prompt that does
-        not fit, or too large a `clip_skip`; while rendering, TrialFailed for an image that is NaN, black, of
-        one colour, or too large for the memory.
+        not fit, or too large a `clip_skip`; while rendering, TrialFailed, naming the probe, where the UNet or
+        the VAE makes NaN, and for an image that is black, of one colour, or too large for the memory.
         """
         self.encode(probes)
         wanted = set(range(len(probes)) if only is None else only)
@@ -128,7 +128,7 @@ class Renderer:
         if wanted.isdisjoint(indices):
             return
         batch = [probes[i] for i in indices]
-        names = [f"probe {i} ({probes[i].prompt[:60]!r}, seed {probes[i].seed})" for i in indices]
+        names = [probe_name(i, probes[i]) for i in indices]
         kind = Kind("render", batch[0].width, batch[0].height, 2 if _is_guided(batch[0]) else 1)
         images = self._memory.attempt(kind, names, lambda: self._images(batch, names, between_steps))
         if images is None:
@@ -155,7 +155,15 @@ class Renderer:
             generators=generators,
             between_steps=between_steps,
         )
+        self._check_latents(denoised, names)
         return self._decoder.decode(denoised, names)
+
+    def _check_latents(self, latents: Tensor, names: list[str]) -> None:
+        broken = first_not_finite(latents, names)
+        if broken is not None:
+            raise TrialFailed(
+                f"the merged UNet made NaN of the latents of {broken}; {_remedy(self._unet.dtype)}"
+            )
 
     def _noise(self, probe: Probe, generators: Sequence[torch.Generator]) -> Tensor:
         """Noise (N, channels, h, w), always drawn on the CPU in float32: the same on every device."""
@@ -171,6 +179,10 @@ class Renderer:
             return cond, None
         return cond, self._text.conditioning([own[1] for own in texts]).to(self._unet.dtype)
 
+    def _note(self, notice: str) -> None:
+        log.warning(notice)
+        self.notices.append(notice)
+
     def _check(self, probes: Sequence[Probe]) -> None:
         factor = self.components.pixels_per_latent
         for i, probe in enumerate(probes):
@@ -181,6 +193,17 @@ class Renderer:
                 )
             for text, clip_skip in _texts(probe):
                 self._text.check(text, clip_skip)
+
+
+def probe_name(index: int, probe: Probe) -> str:
+    """What a probe is called in messages."""
+    return f"probe {index} ({probe.prompt[:60]!r}, seed {probe.seed})"
+
+
+def _remedy(dtype: torch.dtype) -> str:
+    if dtype in (torch.float16, torch.bfloat16):
+        return f"run it in float32: in {str(dtype).removeprefix('torch.')} it may overflow"
+    return "its weights are broken: render each model alone to see which brings that"
 
 
 def _is_guided(probe: Probe) -> bool:

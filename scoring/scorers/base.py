@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -45,9 +45,14 @@ class ScorerSpec(BaseModel):
     reverse: bool = False
 
 
-def checked_scores(scorer: Scorer, images: Tensor, prompts: Sequence[str]) -> Tensor:
+def checked_scores(
+    scorer: Scorer, images: Tensor, prompts: Sequence[str], names: Sequence[str] | None = None
+) -> Tensor:
     """`scorer.score`, held to its promise: raises TrialFailed, naming the scorer, when it fails, returns
-    another number of scores than images, or a score that is not finite."""
+    another number of scores than images, or a score that is not finite.
+
+    names: what each image is called in the reason; its prompt unless given.
+    """
     try:
         scores = scorer.score(images, prompts)
     except (RuntimeError, ValueError, TypeError, IndexError, OSError) as error:
@@ -56,6 +61,7 @@ def checked_scores(scorer: Scorer, images: Tensor, prompts: Sequence[str]) -> Te
         raise TrialFailed(
             f"scorer {scorer.name!r} gave scores of shape {tuple(scores.shape)} for {len(images)} images"
         )
-    if not bool(torch.isfinite(scores).all()):
-        raise TrialFailed(f"scorer {scorer.name!r} gave {scores.tolist()}: not all are finite")
+    for name, score in zip(names or prompts, scores.tolist(), strict=True):
+        if not math.isfinite(score):
+            raise TrialFailed(f"scorer {scorer.name!r} gave {score} for {name}: not a finite number")
     return scores

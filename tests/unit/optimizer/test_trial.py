@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from optimizer.blocks import uniform
 from optimizer.checkpoints import inspect_checkpoint
 from optimizer.trial import Evaluator, PairEvaluator, Rendered
-from scoring.errors import InputError
+from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
 from scoring.scorers.base import ScorerSpec
 
@@ -101,3 +103,15 @@ def test_wrong_weights_are_refused_and_the_stages_are_those_of_no_trial(
     with pytest.raises(InputError, match="block M00 is 2"):
         list(pair.evaluate({**uniform(pair.blocks, 0.5), "M00": 2.0}, PROBES))
     assert (pair.seconds.merge, pair.seconds.render, pair.seconds.score) == (0, 0, 0)
+
+
+def test_a_score_that_is_no_number_names_the_scorer_and_the_probe(
+    tmp_path: Path, paths: tuple[Path, Path], tiny_scorers: Path
+) -> None:
+    folder = shutil.copytree(tiny_scorers / "reward", tmp_path / "reward")
+    weights = load_file(folder / "open_clip_model.safetensors")
+    next(tensor for name, tensor in weights.items() if name.startswith("visual.")).fill_(float("nan"))
+    save_file(weights, folder / "open_clip_model.safetensors")
+    evaluator = Evaluator(paths[0], [ScorerSpec(scorer="clip", model=str(folder))])
+    with pytest.raises(TrialFailed, match=r"scorer 'clip' gave nan for probe 1 \('a red apple', seed 2\)"):
+        list(evaluator.evaluate([PROBES[0].model_copy(update={"steps": 2}), PROBES[1]], [1]))

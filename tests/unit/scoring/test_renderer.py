@@ -250,7 +250,8 @@ def test_an_image_that_does_not_fit_alone_fails_the_trial_and_says_what_to_do(pa
     components = models.sd1()
     module = components.unet if part == "unet" else components.vae.decoder
     hold_at_most(module, 0, _cuda_is_full)
-    with pytest.raises(TrialFailed, match=r"probe 0 \('a cat', seed 1\) does not fit, alone, at 32x32; take a smaller size"):
+    said = r"probe 0 \('a cat', seed 1\) does not fit, alone, at 32x32; take a smaller size"
+    with pytest.raises(TrialFailed, match=said):
         rendered(components, [probe(seed=1), probe(seed=2)])
 
 
@@ -384,24 +385,76 @@ def test_a_prompt_of_exactly_75_tokens_fits() -> None:
     assert len(rendered(model("sd1"), [probe(prompt="cat " * 75, steps=1)])) == 1
 
 
-def test_a_broken_model_fails_the_trial() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "remedy"), [(torch.float32, "its weights are broken"), (torch.bfloat16, "run it in float32")]
+)
+def test_a_unet_that_makes_nan_fails_the_trial_and_is_named(dtype: torch.dtype, remedy: str) -> None:
     components = models.sd1()
+    components.unet.to(dtype)
     with torch.no_grad():
         components.unet.conv_out.bias.fill_(float("nan"))
-    with pytest.raises(TrialFailed, match=r"probe 0 \('a cat', seed 1\) is NaN"):
+    said = rf"the merged UNet made NaN of the latents of probe 0 \('a cat', seed 1\); {remedy}"
+    with pytest.raises(TrialFailed, match=said):
         rendered(components, [probe()])
+
+
+def with_large_activations() -> Components:
+    """A VAE that is sound in float32 and beyond the largest float16: the normalisation takes it back."""
+    components = models.sd1()
+    with torch.no_grad():
+        components.vae.post_quant_conv.weight *= 3e4
+        components.vae.decoder.conv_in.weight *= 3e4
+    return components
+
+
+def test_a_vae_that_overflows_in_half_precision_goes_on_in_float32() -> None:
+    probes = [probe(seed=seed) for seed in range(3)]
+    sound = with_large_activations()
+    sound.vae.half().float()
+    expected = rendered(sound, probes, max_batch=2)
+    components = with_large_activations()
+    components.vae.half()
+    calls: list[torch.dtype] = []
+    components.vae.decoder.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0].dtype))
+    renderer = Renderer(components, "cpu", 2)
+    with torch.no_grad():
+        images = torch.cat([images for _, images in renderer.render(probes)])
+    assert torch.equal(images, expected)
+    assert calls == [torch.float16, torch.float32, torch.float32]
+    assert renderer.notices == [
+        "the VAE made NaN of probe 0 ('a cat', seed 0) in float16; from now on it runs in float32"
+    ]
+
+
+def test_a_vae_that_makes_nan_in_float32_fails_the_trial_and_is_named() -> None:
+    components = models.sd1()
+    with torch.no_grad():
+        components.vae.decoder.conv_out.bias.fill_(float("inf"))
+    said = r"the VAE made NaN of the finite latents of probe 0 \('a cat', seed 1\), in float32"
+    for vae in (components.vae, components.vae.half()):
+        components.vae = vae
+        with pytest.raises(TrialFailed, match=said):
+            rendered(components, [probe()])
 
 
 def test_check_images_names_the_bad_one() -> None:
     good = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     check_images(torch.stack([good, good]), ["a", "b"])
     for bad, said in [
-        (torch.full((3, 8, 8), float("nan")), "b is NaN"),
         (torch.zeros(3, 8, 8), "b is black"),
         (torch.tensor([1.0, 0.5, 0.0]).view(3, 1, 1).expand(3, 8, 8), "b is one colour"),
     ]:
         with pytest.raises(TrialFailed, match=said):
             check_images(torch.stack([good, bad]), ["a", "b"])
+
+
+def test_a_merge_that_renders_one_colour_fails_the_trial() -> None:
+    components = models.sd1()
+    with torch.no_grad():
+        components.vae.decoder.conv_out.weight.zero_()
+        components.vae.decoder.conv_out.bias.fill_(-5.0)
+    with pytest.raises(TrialFailed, match=r"the image of probe 0 \('a cat', seed 1\) is black"):
+        rendered(components, [probe()])
 
 
 def test_images_are_rounded_to_8_bits() -> None:

@@ -322,14 +322,14 @@ class Broken(Brightness):
 @pytest.mark.parametrize(
     ("result", "said"),
     [
-        (torch.tensor([1.0, float("nan")]), "not all are finite"),
+        (torch.tensor([1.0, float("nan")]), "gave nan for a cat: not a finite number"),
         (torch.tensor([1.0]), r"shape \(1,\) for 2 images"),
         (RuntimeError("out of memory"), "failed: out of memory"),
     ],
 )
 def test_a_scorer_that_fails_is_never_a_zero(result: Tensor | Exception, said: str) -> None:
     with pytest.raises(TrialFailed, match=f"scorer 'brightness'.*{said}"):
-        checked_scores(Broken(result), pictures(2), ["", ""])
+        checked_scores(Broken(result), pictures(2), ["a dog", "a cat"])
 
 
 def test_good_scores_pass() -> None:
