@@ -45,7 +45,7 @@ class BadValues(BaseModel):
 
 
 class Inspection(BaseModel):
-    """What we know of one checkpoint file. `bad_values` and the hashes need the statistics pass."""
+    """What we know of one checkpoint file. `bad_values` and the sha256 need the statistics pass."""
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -68,6 +68,8 @@ class Inspection(BaseModel):
     sha256: str | None
     short_hash: str | None
     """A1111's: the first ten digits of the sha256."""
+    legacy_hash: str
+    """A1111's of old; see `legacy_hash_of`."""
     metadata: dict[str, Any]
     """The file's metadata, with embedded recipes parsed."""
 
@@ -77,7 +79,7 @@ def inspect_checkpoint(
 ) -> Inspection:
     """Inspect a single-file checkpoint.
 
-    The header is enough for all but hashes and NaN/Inf counts; `statistics` adds those, reading the file
+    The header is enough for all but sha256 and NaN/Inf counts; `statistics` adds those, reading the file
     twice, one tensor at a time. Raises InputError when the file is broken or no checkpoint that we know.
     """
     path = Path(path)
@@ -103,6 +105,7 @@ def inspect_checkpoint(
             bad_values=_count_bad_values(file) if statistics else None,
             sha256=digest,
             short_hash=digest[:10] if digest else None,
+            legacy_hash=legacy_hash_of(path),
             metadata=_parsed(file.metadata),
         )
 
@@ -148,6 +151,16 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def legacy_hash_of(path: Path) -> str:
+    """The 8 hex digits by which A1111 named models before it had sha256.
+
+    Of the 64 KiB at 1 MiB alone, so different files may share it (`model_hash` in its modules/sd_models.py).
+    """
+    with path.open("rb") as file:
+        file.seek(0x100000)
+        return hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

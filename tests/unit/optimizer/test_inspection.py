@@ -81,6 +81,16 @@ def test_statistics_and_hash_of_a_good_file(good: Path) -> None:
     assert json.loads(found.model_dump_json())["architecture"] == "emoji"
 
 
+def test_the_hash_of_old_is_of_64_kib_at_1_mib(tmp_path: Path, good: Path) -> None:
+    content = good.read_bytes()
+    assert len(content) > 0x110000, "else this shows nothing"
+    found = inspect_checkpoint(good, statistics=False)
+    assert found.legacy_hash == hashlib.sha256(content[0x100000:0x110000]).hexdigest()[:8]
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(content[:0x110000] + bytes(len(content) - 0x110000))
+    assert inspect_checkpoint(other, statistics=False).legacy_hash == found.legacy_hash
+
+
 def test_the_zoo_is_named_too(good: Path) -> None:
     found = inspect_checkpoint(good, statistics=False)
     assert found.architecture == "emoji"
