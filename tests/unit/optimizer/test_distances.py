@@ -1,0 +1,79 @@
+"""Distances between UNets against what numpy says of the whole vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from optimizer.bracket import seeded_by_distance
+from optimizer.checkpoints import expected_tensors
+from optimizer.distances import unet_distances
+from scoring.errors import InputError
+from tests.unit.optimizer.checkpoint_files import random_tensors, write_header_only, write_random
+
+UNET = expected_tensors("emoji").unet
+# A bias of four numbers, the last tensor of the UNet.
+ONE_WEIGHT = "model.diffusion_model.out.2.bias"
+
+
+def whole_unet(path: Path) -> NDArray[np.float64]:
+    tensors = load_file(path)
+    return np.concatenate([tensors[key].double().flatten().numpy() for key in UNET])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_distances_are_the_norms_of_the_differences(dtype: torch.dtype, tmp_path: Path) -> None:
+    paths = [write_random(tmp_path / f"{seed}.safetensors", seed, dtype) for seed in range(3)]
+    found = unet_distances(paths)
+    vectors = [whole_unet(path) for path in paths]
+    naive = np.array([[np.linalg.norm(x - y) for x in vectors] for y in vectors])
+    np.testing.assert_allclose(found, naive, rtol=1e-12)
+    assert np.array_equal(found, found.T)
+    assert np.array_equal(np.diag(found), np.zeros(3))
+
+
+def test_near_identical_models_are_told_apart_exactly(tmp_path: Path) -> None:
+    """Out of a matrix of products, whose entries are near 14,000, a square of 1e-14 could not be read."""
+    near = random_tensors(1)[ONE_WEIGHT].clone()
+    near[0] += 1e-7
+    a = write_random(tmp_path / "a.safetensors", 1)
+    b = write_random(tmp_path / "b.safetensors", 1, changes={ONE_WEIGHT: near})
+    step = float(near[0].double() - random_tensors(1)[ONE_WEIGHT][0].double())
+    assert unet_distances([a, b, a])[0].tolist() == [0.0, pytest.approx(step, rel=1e-12), 0.0]
+
+
+def test_only_the_unet_counts_and_dtypes_may_differ(tmp_path: Path) -> None:
+    halves = {key: tensor.half() for key, tensor in random_tensors(1).items()}
+    changes = {key: tensor if key in UNET else tensor + 1 for key, tensor in halves.items()}
+    a = write_random(tmp_path / "a.safetensors", 1, torch.float16)
+    b = write_random(tmp_path / "b.safetensors", 1, changes={k: t.float() for k, t in changes.items()})
+    assert unet_distances([a, b]).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_they_seed_a_bracket(tmp_path: Path) -> None:
+    """Two families: a and c, b and d."""
+    changed = random_tensors(1)[ONE_WEIGHT] + 1e-4
+    paths = [
+        write_random(tmp_path / "a.safetensors", 1),
+        write_random(tmp_path / "b.safetensors", 2),
+        write_random(tmp_path / "c.safetensors", 1, changes={ONE_WEIGHT: changed}),
+        write_random(tmp_path / "d.safetensors", 2, changes={ONE_WEIGHT: changed}),
+    ]
+    assert seeded_by_distance("abcd", unet_distances(paths)) == ("a", "c", "b", "d")
+
+
+def test_mixed_architectures_are_refused_and_both_named(tmp_path: Path) -> None:
+    small = write_random(tmp_path / "small.safetensors", 1)
+    big = write_header_only(tmp_path / "big.safetensors", "sd1")
+    with pytest.raises(InputError, match=r"small\.safetensors is the emoji zoo and big\.safetensors is SD1"):
+        unet_distances([small, big])
+
+
+def test_one_file_has_no_distance(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two or more checkpoints are needed, not 1"):
+        unet_distances([write_random(tmp_path / "a.safetensors", 1)])
