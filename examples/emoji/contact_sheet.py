@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from examples.emoji.assemble import members
+from examples.emoji.grid import grid
 from examples.emoji.pictures import caption
 from optimizer.checkpoints import load_components
 from scoring.probes import Probe
@@ -22,7 +23,6 @@ CONCEPTS = (
     "rocket", "sailboat", "soccer ball", "red heart",
 )  # fmt: skip
 STYLES = ("noto", "twemoji", "flat", "3d")
-CELL, LEFT, TOP = 64, 70, 14
 
 
 def draw(file: Path, prompts: Sequence[str], seed: int = 1) -> list[Image.Image]:
@@ -38,20 +38,6 @@ def draw(file: Path, prompts: Sequence[str], seed: int = 1) -> list[Image.Image]
     return [pictures[i] for i in range(len(probes))]
 
 
-def sheet(rows: dict[str, list[Image.Image]], columns: Sequence[str]) -> Image.Image:
-    """A labelled grid."""
-    out = Image.new("RGB", (LEFT + CELL * len(columns), TOP + CELL * len(rows)), "white")
-    pen = ImageDraw.Draw(out)
-    for x, name in enumerate(columns):
-        pen.text((LEFT + x * CELL + 2, 1), name[:11], fill="black")
-    for y, (name, pictures) in enumerate(rows.items()):
-        pen.text((2, TOP + y * CELL + CELL // 2 - 6), name, fill="black")
-        for x, picture in enumerate(pictures):
-            big = picture.resize((CELL, CELL), Image.Resampling.LANCZOS)
-            out.paste(big, (LEFT + x * CELL, TOP + y * CELL))
-    return out
-
-
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -60,9 +46,9 @@ def main() -> None:
     args = parser.parse_args()
     base = args.models / "emoji-base.safetensors"
     by_style = {style: draw(base, [caption(c, style) for c in CONCEPTS]) for style in STYLES}
-    sheet(by_style, CONCEPTS).save(args.out / "zoo-styles.png", optimize=True)
+    grid(by_style, CONCEPTS).save(args.out / "zoo-styles.png", optimize=True)
     by_member = {m: draw(args.models / f"emoji-{m}.safetensors", CONCEPTS) for m in members()}
-    sheet(by_member, CONCEPTS).save(args.out / "zoo-members.png", optimize=True)
+    grid(by_member, CONCEPTS).save(args.out / "zoo-members.png", optimize=True)
 
 
 if __name__ == "__main__":

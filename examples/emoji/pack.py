@@ -13,13 +13,12 @@ import lzma
 import shutil
 from pathlib import Path
 
-import open_clip
 import torch
 from safetensors.torch import load, load_file, save
 
 from examples.emoji.pictures import caption, load_pictures
 from examples.emoji.styles import STYLES
-from examples.emoji.train_unet import FINETUNES
+from examples.emoji.train_unet import FINETUNES, tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 LEVELS = 15
@@ -70,7 +69,7 @@ def known_tokens(work: Path) -> torch.Tensor:
     concepts = set(load_pictures(work / "data.npz").concept)
     captions = ["", *concepts, *(caption(c, s) for c in concepts for s in STYLES)]
     known = torch.zeros(49408, dtype=torch.bool)
-    known[open_clip.SimpleTokenizer()(captions).unique()] = True
+    known[tokenizer()(captions).unique()] = True
     known[49407] = True
     return known
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from examples.emoji.pictures import Pictures, caption, load_pictures
+from examples.emoji.train_unet import tokenizer
 
 REWARD = Path(__file__).parent / "reward"
 
@@ -64,7 +65,7 @@ def accuracy(clip: open_clip.CLIP, pictures: Pictures, which: torch.Tensor, devi
     """Share of pictures whose own concept, of all concepts, is nearest (and within the 5 nearest); AUC."""
     clip.eval()
     names = sorted(set(pictures.concept))
-    tokens = open_clip.SimpleTokenizer()(names).to(device)
+    tokens = tokenizer()(names).to(device)
     similarity = embed(clip, pictures, which, device) @ clip.encode_text(tokens, normalize=True).T
     truth = torch.tensor([names.index(pictures.concept[i]) for i in which.tolist()], device=device)
     rank = (similarity > similarity.gather(1, truth[:, None])).sum(1)
@@ -83,7 +84,6 @@ def train(pictures: Pictures, steps: int, batch: int, device: str) -> open_clip.
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     clip = build().to(device).train()
-    tokenizer = open_clip.SimpleTokenizer()
     optimiser = torch.optim.AdamW(clip.parameters(), 1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, steps, pct_start=0.1)
     seen = (~pictures.held_out).nonzero()[:, 0]
@@ -98,7 +98,7 @@ def train(pictures: Pictures, steps: int, batch: int, device: str) -> open_clip.
             for i, styled in zip(pick.tolist(), with_style.tolist(), strict=True)
         ]
         images = clip.encode_image(enlarge(bend(pictures.rgb[pick], generator)).to(device), normalize=True)
-        texts = clip.encode_text(tokenizer(captions).to(device), normalize=True)
+        texts = clip.encode_text(tokenizer()(captions).to(device), normalize=True)
         logits = clip.logit_scale.exp().clamp(max=100) * images @ texts.T
         # A caption without a style is right for every picture of its concept.
         same = concept[pick][:, None] == concept[pick][None]
