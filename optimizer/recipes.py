@@ -51,14 +51,10 @@ class Recipe(BaseModel):
 def metadata_of(recipe: Recipe) -> dict[str, str]:
     """The safetensors metadata of the merged file; every value is a string."""
     return {
-        "format": "pt",
+        **_shared_metadata(recipe, [recipe.a, recipe.b]),
         "sd_merge_recipe": json.dumps(_a1111_recipe(recipe)),
-        "sd_merge_models": json.dumps(_a1111_models([recipe.a, recipe.b])),
         "sd_mbwrt_recipe": json.dumps(_mbwrt_recipe(recipe)),
         "autombw_recipe": recipe.model_dump_json(exclude={"a": {"metadata"}, "b": {"metadata"}}),
-        "prediction_type": recipe.prediction_type,
-        **modelspec(recipe.architecture, recipe.prediction_type, recipe.name),
-        "modelspec.merged_from": f"{recipe.a.name}, {recipe.b.name}",
     }
 
 
@@ -77,12 +73,8 @@ class AverageRecipe(BaseModel):
 def average_metadata(recipe: AverageRecipe) -> dict[str, str]:
     """The safetensors metadata of a uniform merge; every value is a string."""
     return {
-        "format": "pt",
-        "sd_merge_models": json.dumps(_a1111_models(recipe.parents)),
+        **_shared_metadata(recipe, recipe.parents),
         "autombw_average": recipe.model_dump_json(exclude={"parents": {"__all__": {"metadata"}}}),
-        "prediction_type": recipe.prediction_type,
-        **modelspec(recipe.architecture, recipe.prediction_type, recipe.name),
-        "modelspec.merged_from": ", ".join(parent.name for parent in recipe.parents),
     }
 
 
@@ -90,6 +82,16 @@ def read_recipe(metadata: Mapping[str, str]) -> Recipe | None:
     """Our own recipe from a file's metadata; None when the file is not one of ours."""
     text = metadata.get("autombw_recipe")
     return Recipe.model_validate_json(text) if text else None
+
+
+def _shared_metadata(recipe: Recipe | AverageRecipe, parents: Sequence[Parent]) -> dict[str, str]:
+    return {
+        "format": "pt",
+        "sd_merge_models": json.dumps(_a1111_models(parents)),
+        "prediction_type": recipe.prediction_type,
+        **modelspec(recipe.architecture, recipe.prediction_type, recipe.name),
+        "modelspec.merged_from": ", ".join(parent.name for parent in parents),
+    }
 
 
 def _a1111_recipe(recipe: Recipe) -> dict[str, Any]:

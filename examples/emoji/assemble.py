@@ -17,9 +17,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from examples.emoji.pack import WEIGHTS, read, unpack_finetune
 from examples.emoji.train_reward import REWARD
-from optimizer.checkpoints import single_file_tensors, write_checkpoint
+from optimizer.checkpoints import config_folder, single_file_tensors, write_checkpoint
 
-CONFIG = Path(__file__).parents[2] / "optimizer/architectures/emoji"
+CONFIG = config_folder("emoji")
 SHARED = ("base", "text", "vae", "reward")
 
 

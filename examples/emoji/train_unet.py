@@ -27,8 +27,9 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from examples.emoji.pictures import Pictures, caption, load_pictures
+from optimizer.checkpoints import config_folder
 
-CONFIG = Path("optimizer/architectures/emoji")
+CONFIG = config_folder("emoji")
 FINETUNES: dict[str, dict[str, str]] = {
     **{style: {"style": style} for style in ("noto", "twemoji", "flat", "3d")},
     **{category: {"category": category} for category in ("animals", "food", "faces", "outdoors")},

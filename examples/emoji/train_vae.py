@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from examples.emoji.pictures import Pictures, load_pictures
-
-CONFIG = Path("optimizer/architectures/emoji/vae")
+from optimizer.checkpoints import config_folder
 
 
 def jitter(rgb: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -43,7 +42,7 @@ def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def train(pictures: Pictures, steps: int, batch: int, device: str) -> AutoencoderKL:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    vae = AutoencoderKL.from_config(AutoencoderKL.load_config(CONFIG))
+    vae = AutoencoderKL.from_config(AutoencoderKL.load_config(config_folder("emoji") / "vae"))
     vae.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(vae.parameters(), 2e-3, betas=(0.9, 0.98), weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps, pct_start=0.05)
