@@ -20,7 +20,8 @@ from service.catalog import Catalog
 from service.db.records import TrialRecord
 from service.db.states import TrialState
 from service.db.store import Store
-from service.jobs import JobRequest, validate_job
+from service.jobs import JobRequest
+from service.planning import validate_job
 from service.settings import Settings, load_settings
 from service.worker import Worker
 from tests.tiny_models import job, write_models, write_reward
@@ -63,8 +64,7 @@ def _run(
             search={"sampler": sampler, "trials": trials},
         )
     )
-    node = validate_job(request, settings, Catalog(settings.models_dir))
-    queued = store.create_job(request.name, request.model_dump(mode="json"), [node])
+    queued = store.create_job(validate_job(request, settings, Catalog(settings.models_dir)))
     Worker(settings, store).run_job(queued.id)
     found = store.trials(store.nodes(queued.id)[0].id)
     failed = [trial.reason for trial in found if trial.state is not TrialState.DONE]

@@ -19,9 +19,9 @@ def read_job_file(path: Path) -> dict[str, Any]:
     """
     request = read_mapping(path)
     folder = path.absolute().parent
-    for key in ("probes", "heldout"):
-        if isinstance(request.get(key), str):
-            request[key] = _probes(folder / request[key], request[key])
+    nodes = request.get("nodes")
+    for spec in [request, *(nodes.values() if isinstance(nodes, dict) else [])]:
+        _put_probes(spec, folder)
     for scorer in request.get("scorers") or []:
         if isinstance(scorer, dict) and isinstance(scorer.get("model"), str):
             beside = folder / scorer["model"]
@@ -34,7 +34,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     value = _parse(path)
     if not isinstance(value, dict):
         raise InputError(
-            f"{path}: a job file holds names and values (a:, b:, probes:, scorers:), see README.md"
+            f"{path}: a job file holds names and values (leaves:, probes:, scorers:), see README.md"
         )
     return {str(key): item for key, item in value.items()}
 
@@ -45,6 +45,12 @@ def read_rows(path: Path) -> list[Any]:
     if not isinstance(value, list):
         raise InputError(f"{path}: a bracket is a list of rows {{o: 01b, a: one, b: two}}")
     return value
+
+
+def _put_probes(spec: Any, folder: Path) -> None:
+    for key in ("probes", "heldout"):
+        if isinstance(spec, dict) and isinstance(spec.get(key), str):
+            spec[key] = _probes(folder / spec[key], spec[key])
 
 
 def _probes(beside: Path, named: str) -> Any:

@@ -51,8 +51,7 @@ def job(**changes: Any) -> dict[str, Any]:
     defaults = {"sampler": "Euler", "steps": 2, "cfg_scale": 3.0, "width": 32, "height": 32}
     request: dict[str, Any] = {
         "name": "tiny",
-        "a": "left",
-        "b": "right",
+        "leaves": ["left", "right"],
         "probes": {"defaults": defaults, "prompts": ["a cat", "a red apple"], "seeds": [1]},
         "heldout": {"defaults": defaults, "prompts": ["a dog"], "seeds": [7]},
         "scorers": [{"scorer": "clip", "model": "reward"}],

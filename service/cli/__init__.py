@@ -7,7 +7,7 @@ import sys
 import typer
 
 from scoring.errors import InputError
-from service.cli import bracket, local, remote, serve
+from service.cli import bracket, control, local, remote, serve
 from service.errors import Conflict, NotFound
 
 app = typer.Typer(
@@ -20,8 +20,14 @@ for command in (
     remote.submit,
     remote.status,
     remote.watch,
-    remote.cancel,
-    remote.retry,
+    control.pause,
+    control.resume,
+    control.cancel,
+    control.retry,
+    control.extend,
+    control.add_leaves,
+    control.priority,
+    control.clone,
     local.run,
     local.models,
     local.inspect,

@@ -57,7 +57,49 @@ def render_job(job: dict[str, Any]) -> RenderableType:
     title = Text.assemble(
         (job["name"], "bold"), f"  {job['id']}  ", (job["state"], STYLES.get(job["state"], ""))
     )
-    return Group(title, *(_node(node) for node in job["nodes"]))
+    nodes = job["nodes"]
+    if len(nodes) == 1:
+        return Group(title, _node(nodes[0]))
+    shown = [node for node in nodes if node["state"] not in ("waiting", "ready", "done")]
+    final = [node for node in nodes if node["final"] and node["state"] == "done"]
+    return Group(title, _tree(nodes), *(_node(node) for node in (*shown, *final)), _result(job["result"]))
+
+
+def _tree(nodes: list[dict[str, Any]]) -> Table:
+    table = Table("node", "A", "B", "state", "trials", "score", "gain", "held-out gain", box=None)
+    for node in sorted(nodes, key=lambda node: (node["level"], node["position"])):
+        best = node["scores"].get("heldout/winner", node["scores"].get("search/winner"))
+        table.add_row(
+            node["name"],
+            node["a"] or ("all leaves" if node["kind"] == "average" else ""),
+            node["b"] or "",
+            Text(node["state"], STYLES.get(node["state"], "dim")),
+            f"{node['trials_done'] + node['trials_failed']}/{node['trials_planned']}",
+            _number(best),
+            _signed(node["gain"]),
+            _signed(node["heldout_gain"]),
+        )
+    return table
+
+
+def _result(result: dict[str, Any]) -> Table:
+    """The final model beside the leaves and their uniform merge."""
+    table = Table("", "search", "heldout", box=None)
+    rows = {**result["leaves"], "uniform merge of all": result["average"], "winner": result["winner"]}
+    for name, scores in rows.items():
+        if scores["search"] is not None:
+            table.add_row(name, _number(scores["search"]), _number(scores["heldout"]))
+    if result["gain"] is not None:
+        table.add_row("gain", _signed(result["gain"]), _signed(result["heldout_gain"]))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _signed(value: float | None) -> Text:
+    return Text("–") if value is None else Text(f"{value:+.4f}", "green" if value > 0 else "red")
 
 
 def _node(node: dict[str, Any]) -> RenderableType:
@@ -102,7 +144,5 @@ def _scores(node: dict[str, Any]) -> Table:
     for phase, gain in (("search", node["gain"]), ("heldout", node["heldout_gain"])):
         values = [node["scores"].get(f"{phase}/{name}") for name in ("a", "b", "uniform", "winner")]
         if any(value is not None for value in values):
-            style = "green" if gain is not None and gain > 0 else "red"
-            shown = Text("–" if gain is None else f"{gain:+.4f}", style if gain is not None else "")
-            table.add_row(phase, *("–" if v is None else f"{v:.4f}" for v in values), shown)
+            table.add_row(phase, *(_number(value) for value in values), _signed(gain))
     return table

@@ -9,11 +9,10 @@ import typer
 from rich.table import Table
 
 from service.cli.client import DEFAULT_SERVER, Client, Server
+from service.cli.control import JobId
 from service.cli.live import STYLES, follow, render_job
 from service.cli.output import AsJson, console, print_json
 from service.jobfile import read_job_file
-
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id that `submit` printed.")]
 
 
 def submit(
@@ -29,7 +28,7 @@ def submit(
         print_json(job)
         return
     console.print(f"job {job['id']} is queued; follow it with: autombw watch {job['id']}", highlight=False)
-    for note in job["nodes"][0]["notes"]:
+    for note in dict.fromkeys(note for node in job["nodes"] for note in node["notes"]):
         console.print(f"note: {note}", style="yellow", highlight=False)
 
 
@@ -62,22 +61,3 @@ def watch(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: AsJson = Fals
     with Client(server) as client:
         job = follow(lambda: dict(client.get(f"/api/v1/jobs/{job_id}")), as_json)
     raise typer.Exit(0 if job["state"] == "done" else 1)
-
-
-def cancel(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
-    """End a job for good; what is stored stays."""
-    _act(server, job_id, "cancel", as_json)
-
-
-def retry(job_id: JobId, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
-    """Go on with a failed or paused job; nothing finished is repeated."""
-    _act(server, job_id, "retry", as_json)
-
-
-def _act(server: str, job_id: str, action: str, as_json: bool) -> None:
-    with Client(server) as client:
-        job = client.post(f"/api/v1/jobs/{job_id}/{action}")
-    if as_json:
-        print_json(job)
-    else:
-        console.print(f"job {job_id} is {job['state']}", highlight=False)

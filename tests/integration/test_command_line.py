@@ -34,7 +34,7 @@ def test_a_job_file_is_submitted_watched_and_shown(cli: Cli) -> None:
     assert "all 4 trials are done" in shown
     assert "heldout" in shown
 
-    bad = cli.run("submit", cli.job_file(job(a="missing")), "--server", server)
+    bad = cli.run("submit", cli.job_file(job(leaves=["missing", "right"])), "--server", server)
     assert bad.returncode == 2
     assert bad.stderr.startswith("autombw: no model 'missing'"), bad.stderr
     again = cli.run("retry", job_id, "--server", server)

@@ -136,7 +136,7 @@ def test_what_is_not_there_yet_is_said(client: TestClient) -> None:
         ("best", "no successful trial yet"),
         ("artefact", "no merged checkpoint"),
         ("recipe", "no merged checkpoint"),
-        ("trials?node=3", "no node 3"),
+        ("trials?node=3", "has no node '3'; its nodes are 01b"),
     ):
         response = client.get(f"/api/v1/jobs/{job_id}/{path}")
         assert response.status_code == 404

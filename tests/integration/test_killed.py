@@ -17,7 +17,8 @@ from service.catalog import Catalog
 from service.db.records import TrialRecord
 from service.db.states import JobState, NodeState
 from service.db.store import Store
-from service.jobs import JobRequest, validate_job
+from service.jobs import JobRequest
+from service.planning import validate_job
 from service.settings import Settings, load_settings
 from service.worker import Worker
 from tests.integration.conftest import Cli, free_port, wait_until
@@ -40,8 +41,7 @@ def store(settings: Settings) -> Iterator[Store]:
 
 def queue(settings: Settings, store: Store, **changes: Any) -> str:
     request = JobRequest.model_validate(job(**changes))
-    node = validate_job(request, settings, Catalog(settings.models_dir))
-    return store.create_job(request.name, request.model_dump(mode="json"), [node]).id
+    return store.create_job(validate_job(request, settings, Catalog(settings.models_dir))).id
 
 
 def rows(trials: list[TrialRecord]) -> list[tuple[str, int, dict[str, float], float | None]]:
