@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from service.api.app import create_app
 from service.settings import load_settings
 from tests.tiny_models import job
+from tests.unit.optimizer.checkpoint_files import write_header_only
 
 PROBE = {"prompt": "a cat", "seed": 1, "steps": 2, "width": 32, "height": 32, "sampler": "Euler"}
 
@@ -36,6 +37,8 @@ def bad_models(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     key = "model.diffusion_model.input_blocks.0.0.weight"
     save_file({**tensors, key: torch.full_like(tensors[key], float("nan"))}, folder / "nan.safetensors")
     save_file({"lora_unet_x.lora_down.weight": torch.zeros(4, 8)}, folder / "lora.safetensors")
+    for architecture in ("sd1", "sd2"):
+        write_header_only(folder / f"{architecture}.safetensors", architecture)
     return folder
 
 
@@ -63,6 +66,10 @@ def probes(**changes: Any) -> dict[str, Any]:
         ({"leaves": ["cut", "right"]}, "cut"),
         ({"leaves": ["header", "right"]}, "header"),
         ({"leaves": ["lora", "right"]}, "lora.safetensors is a LoRA, not a checkpoint"),
+        (
+            {"leaves": ["sd1", "sd2"]},
+            r"model\.diffusion_model\.input_blocks\.\S+\.attn2\.to_k\.weight is 320x768 against 320x1024",
+        ),
         ({"leaves": ["left", "nan"]}, "nan.safetensors is broken: block IN00 has .* NaN"),
         ({"leaves": ["left", "twin"]}, "'left' and 'twin' have the same content under two names"),
         ({"leaves": ["left", "left"]}, "leaf left is named 2 times"),
