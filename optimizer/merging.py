@@ -14,10 +14,13 @@ from optimizer.checkpoints.names import unet_names
 from optimizer.checkpoints.reading import CheckpointFile, open_checkpoint
 from optimizer.checkpoints.unets import check_unet, open_unets, write_with_unet
 from optimizer.checkpoints.writing import Sealed
-from scoring.errors import InputError
+from scoring.errors import InputError, TrialFailed
+from scoring.rendering.components import dtype_name
 
 # Each tensor starts at a multiple of this many numbers, so that matrix kernels find them aligned.
 _ALIGNMENT = 64
+# How many numbers are looked at together for one that moves; nearly always the first such part has one.
+_LOOKED_AT_ONCE = 2**18
 
 
 class LiveMerge:
@@ -30,11 +33,15 @@ class LiveMerge:
 
     architecture: of both files and of `unet`; dtype: of the live parameters, fp32, fp16 or bf16.
     Memory: the UNet once, and twice more the blocks that differ.
-    Raises InputError when a file cannot be read or lacks a UNet tensor.
+    Raises InputError when a file cannot be read or lacks a UNet tensor, and when A and B are the same UNet
+    in `dtype`.
     """
 
     blocks: tuple[str, ...]
-    """The blocks in which A and B differ: those that a search has to weigh."""
+    """The blocks in which A and B differ in `dtype`: those that a search has to weigh."""
+
+    held: tuple[str, ...]
+    """The blocks in which the files differ, but by less than `dtype` can hold: no weight moves them."""
 
     def __init__(
         self,
@@ -51,9 +58,7 @@ class LiveMerge:
         with open_checkpoint(path_a) as a, open_checkpoint(path_b) as b:
             for file in (a, b):
                 check_unet(file, architecture)
-            self.blocks = tuple(
-                block for block in self._known if not all(_same(a, b, key) for key in places.keys[block])
-            )
+            self.blocks, self.held = _differing(a, b, places.keys, dtype)
             self._live = places.slices(self._known, device, dtype)
             self._a = places.slices(self.blocks, device, dtype)
             self._b = places.slices(self.blocks, device, dtype)
@@ -63,6 +68,7 @@ class LiveMerge:
                 self._a[block].copy_(self._live[block])
                 places.fill(self._b[block], b, block)
         places.bind(unet, self._live)
+        self.unet, self._bound = unet, places.first_addresses(unet)
         self._applied: BlockWeights = dict.fromkeys(self.blocks, 0.0)
 
     def apply(self, weights: Mapping[str, float]) -> list[str]:
@@ -70,15 +76,47 @@ class LiveMerge:
 
         weights: an alpha in [0, 1] for each of `blocks`; blocks of the architecture in which A and B are the
         same may be named too and move nothing. 0 gives A and 1 gives B to the bit. Raises InputError for
-        other names or values.
+        other names or values, and TrialFailed when the UNet no longer has the parameters that it was given.
         """
         checked = _check_differing(weights, self.blocks, self._known)
-        changed = [block for block in self.blocks if checked[block] != self._applied[block]]
+        changed = self._changed(checked)
+        self._check_bound()
         with torch.no_grad():
             for block in changed:
                 lerp_into(self._live[block], self._a[block], self._b[block], checked[block])
                 self._applied[block] = checked[block]
         return changed
+
+    def moves(self, weights: Mapping[str, float]) -> bool:
+        """Whether `apply(weights)` would change any number of the UNet.
+
+        Other weights do not where they name other blocks than `blocks`, and where every number rounds to
+        what it was. It looks no further than the first number that changes. Raises InputError as `apply`.
+        """
+        checked = _check_differing(weights, self.blocks, self._known)
+        return any(self._block_moves(block, checked[block]) for block in self._changed(checked))
+
+    def _changed(self, weights: BlockWeights) -> list[str]:
+        return [block for block in self.blocks if weights[block] != self._applied[block]]
+
+    @torch.no_grad()
+    def _block_moves(self, block: str, alpha: float) -> bool:
+        parts = (torch.split(of[block], _LOOKED_AT_ONCE) for of in (self._live, self._a, self._b))
+        for live, a, b in zip(*parts, strict=True):
+            merged = torch.empty_like(live)
+            lerp_into(merged, a, b, alpha)
+            if not torch.equal(merged, live):
+                return True
+        return False
+
+    def _check_bound(self) -> None:
+        # `unet.to(...)` or loading into it replaces what parameters point at, and merges go nowhere.
+        for name, address in self._bound.items():
+            if self.unet.get_parameter(name).data_ptr() != address:
+                raise TrialFailed(
+                    f"the merge would change nothing that renders: the UNet's {name} was replaced, by a move "
+                    "to another device or dtype or by loading weights into it; load both models again"
+                )
 
 
 def export_merge(
@@ -155,9 +193,43 @@ class _Places:
             key = self._names[name]
             parameter.data = self._view(live[str(block_of(key))], key)
 
+    def first_addresses(self, unet: nn.Module) -> dict[str, int]:
+        """Where the first parameter of each block lies in memory, by its name in the UNet."""
+        first: dict[str, str] = {}
+        for name, key in self._names.items():
+            first.setdefault(str(block_of(key)), name)
+        return {name: unet.get_parameter(name).data_ptr() for name in first.values()}
+
     def _view(self, part: Tensor, key: str) -> Tensor:
         offset, shape = self._places[key]
         return part[offset : offset + shape.numel()].view(shape)
+
+
+def _differing(
+    a: CheckpointFile, b: CheckpointFile, keys: Mapping[str, list[str]], dtype: torch.dtype
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The blocks that differ in `dtype`, and those that differ in the files alone."""
+    moving = {block: any(_moves(a, b, key, dtype) for key in keys[block]) for block in keys}
+    blocks = tuple(block for block in keys if moving[block])
+    held = tuple(
+        block for block in keys if not moving[block] and not all(_same(a, b, key) for key in keys[block])
+    )
+    if not blocks:
+        raise InputError(_nothing_to_merge(a, b, dtype, bool(held)))
+    return blocks, held
+
+
+def _nothing_to_merge(a: CheckpointFile, b: CheckpointFile, dtype: torch.dtype, files_differ: bool) -> str:
+    name = dtype_name(dtype)
+    same = f"{a.path.name} and {b.path.name} have the same UNet in {name}, so no merge of them moves anything"
+    if files_differ:
+        return f"{same}: they differ by less than it can hold; run them in float32 or choose another model"
+    return f"{same}: the files differ in text encoder or VAE alone, and those are A's; choose another model"
+
+
+def _moves(a: CheckpointFile, b: CheckpointFile, key: str, dtype: torch.dtype) -> bool:
+    # By value, not as bytes: the sign of a zero shows in no image.
+    return not torch.equal(a.tensor(key).to(dtype), b.tensor(key).to(dtype))
 
 
 def _merged(a: CheckpointFile, b: CheckpointFile, key: str, alpha: float | None) -> Tensor:

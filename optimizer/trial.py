@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from optimizer.blocks import BlockWeights
+from optimizer.blocks import BlockWeights, uniform
 from optimizer.checkpoints import Inspection, check_pair, inspect_checkpoint, load_components
 from optimizer.checkpoints.writing import Sealed
 from optimizer.merging import LiveMerge, export_merge
 from optimizer.recipes import Recipe, metadata_of
+from scoring.errors import TrialFailed
 from scoring.probes import Probe
+from scoring.rendering.components import dtype_name
 from scoring.rendering.images import to_pil
 from scoring.rendering.renderer import BetweenSteps, Renderer, probe_name
 from scoring.scorers.base import Scorer, ScorerSpec, checked_scores
@@ -120,9 +122,10 @@ class Evaluator:
 class PairEvaluator:
     """Two checkpoints and one live UNet between them, evaluated as one checkpoint is.
 
-    `blocks` are the blocks that differ between A and B: the dimensions of the search. Text encoder and VAE
-    are A's. inspections: of A and B, where the caller has them: with statistics they take reading both files
-    twice. Raises InputError when the two do not fit each other or a scorer is not there.
+    `blocks` are the blocks that differ between A and B in `dtype`: the dimensions of the search. Those that
+    differ in the files alone stay A's, and a notice says so. Text encoder and VAE are A's. inspections: of A
+    and B, where the caller has them: with statistics they take reading both files twice. Raises InputError
+    when the two do not fit each other or a scorer is not there.
     """
 
     def __init__(
@@ -158,7 +161,13 @@ class PairEvaluator:
             dtype=dtype,
         )
         self.blocks = self.merge.blocks
+        self._given: BlockWeights = {}
         self._merge_seconds = 0.0
+        if self.merge.held:
+            self.notices.append(
+                f"A and B differ in {', '.join(self.merge.held)} by less than {dtype_name(dtype)} can hold: "
+                "these blocks are not searched and stay A's"
+            )
 
     @property
     def notices(self) -> list[str]:
@@ -177,18 +186,38 @@ class PairEvaluator:
         todo: Sequence[int] | None = None,
         between_steps: BetweenSteps | None = None,
     ) -> Iterator[list[Rendered]]:
-        """Merge, then go on as `Evaluator.evaluate`; raises InputError for wrong weights too."""
+        """Merge, then go on as `Evaluator.evaluate`.
+
+        Raises InputError for wrong weights, and TrialFailed too when weights that differ from those before
+        move no number of the UNet: its images would be the same again.
+        """
         self._merged.seconds, self._merge_seconds = StageSeconds(), 0.0
         started = time.monotonic()
-        self.merge.apply(weights)
+        self._apply(weights)
         self._merge_seconds = time.monotonic() - started
         yield from self._merged.evaluate(probes, todo, between_steps)
+
+    def file_weights(self, weights: BlockWeights) -> BlockWeights:
+        """The weights of the exported file: `weights`, and 0 for the blocks that no search moves."""
+        return {**uniform(self.merge.held, 0.0), **weights}
 
     def export(self, weights: BlockWeights, out: Path, recipe: Recipe, sealed: Sealed | None = None) -> None:
         """Merge A and B once more from their files, in fp32, and write the result with its recipe.
 
-        sealed: see `write_streamed`.
+        The file and the recipe in it have the weights of `file_weights`. sealed: see `write_streamed`.
         """
         dtype: torch.dtype = getattr(torch, recipe.dtype)
-        metadata = metadata_of(recipe)
-        export_merge(self.path_a, self.path_b, weights, out, metadata=metadata, dtype=dtype, sealed=sealed)
+        written = self.file_weights(weights)
+        metadata = metadata_of(recipe.model_copy(update={"weights": written}))
+        export_merge(self.path_a, self.path_b, written, out, metadata=metadata, dtype=dtype, sealed=sealed)
+
+    def _apply(self, weights: BlockWeights) -> None:
+        others = [name for name, alpha in weights.items() if self._given.get(name, alpha) != alpha]
+        if others and not self.merge.moves(weights):
+            raise TrialFailed(
+                f"the merge changed nothing: these weights differ from those before in {', '.join(others)}, "
+                "and yet every number of the UNet is the same to the bit; search blocks in which A and B "
+                "differ, in steps that the dtype can hold"
+            )
+        self.merge.apply(weights)
+        self._given = dict(weights)

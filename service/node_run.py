@@ -137,7 +137,7 @@ def _recipe(
         b=_parent(b),
         architecture=a.inspection.architecture,
         prediction_type=evaluator.prediction_type,
-        weights=winner.weights,
+        weights=evaluator.file_weights(winner.weights),
         trials=len(context.store.ended_trials(context.node.id)),
         scores=result_scores(context.store, context.node),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from scoring.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -47,3 +48,8 @@ class Components:
     def pixels_per_latent(self) -> int:
         """How many pixels of the image one latent is wide and high: 8 for Stable Diffusion."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float16`: a dtype as users write it."""
+    return str(dtype).removeprefix("torch.")

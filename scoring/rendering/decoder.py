@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoring.errors import TrialFailed
-from scoring.rendering.components import Components
+from scoring.rendering.components import Components, dtype_name
 from scoring.rendering.images import first_not_finite
 from scoring.rendering.memory import Kind, Memory, halves
 
@@ -54,7 +54,7 @@ class Decoder:
         images = self._decoded(latents)
         broken = first_not_finite(images, names)
         if broken is not None and self._vae.dtype in (torch.float16, torch.bfloat16):
-            dtype = str(self._vae.dtype).removeprefix("torch.")
+            dtype = dtype_name(self._vae.dtype)
             self._note(f"the VAE made NaN of {broken} in {dtype}; from now on it runs in float32")
             self._vae.float()
             images = self._decoded(latents)

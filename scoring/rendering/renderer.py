@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
-from scoring.rendering.components import Components
+from scoring.rendering.components import Components, dtype_name
 from scoring.rendering.conditioning import TextEncoder
 from scoring.rendering.decoder import Decoder
 from scoring.rendering.images import check_images, first_not_finite
@@ -202,7 +202,7 @@ def probe_name(index: int, probe: Probe) -> str:
 
 def _remedy(dtype: torch.dtype) -> str:
     if dtype in (torch.float16, torch.bfloat16):
-        return f"run it in float32: in {str(dtype).removeprefix('torch.')} it may overflow"
+        return f"run it in float32: in {dtype_name(dtype)} it may overflow"
     return "its weights are broken: render each model alone to see which brings that"
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from optimizer.blocks import BLOCKS, BlockWeights, block_of, uniform
 from optimizer.checkpoints import build_unet, expected_tensors, load_unet, unet_names
 from optimizer.merging import LiveMerge, export_merge
-from scoring.errors import InputError
+from scoring.errors import InputError, TrialFailed
 from tests.unit.optimizer.checkpoint_files import random_tensors, write_random
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -128,6 +128,83 @@ def test_blocks_in_which_a_and_b_are_the_same_are_no_dimension(tmp_path: Path, p
     export_merge(pair[0], twin, {"M00": 1.0}, tmp_path / "out.safetensors", metadata={}, dtype=torch.float32)
     out = load_file(tmp_path / "out.safetensors")
     assert all(torch.equal(out[key], b[key]) for key in expected_tensors("emoji").unet)
+
+
+def beyond_half(folder: Path, *, moving: str | None) -> Pair:
+    """B differs from A by less than float16 holds in IN04 and OUT05 (zeros by sign), by more in `moving`."""
+    a = random_tensors(1)
+    changes: dict[str, Tensor | None] = {}
+    for key in expected_tensors("emoji").unet:
+        if block_of(key) == moving:
+            changes[key] = random_tensors(2)[key]
+        elif block_of(key) in ("IN04", "OUT05"):
+            changes[key] = a[key].half().float()
+    tiny = next(key for key in changes if block_of(key) == "OUT05")
+    changes[tiny] = torch.full_like(a[tiny], -1e-9)
+    path_a = write_random(folder / "a.safetensors", 1, changes={tiny: torch.full_like(a[tiny], 1e-9)})
+    same = {key: a[key] for key in expected_tensors("emoji").unet if key not in changes}
+    return path_a, write_random(folder / "b.safetensors", 2, changes={**same, **changes})
+
+
+def test_a_block_that_differs_by_less_than_the_dtype_can_hold_is_no_dimension(tmp_path: Path) -> None:
+    pair = beyond_half(tmp_path, moving="M00")
+    half, _ = live(pair, torch.float16)
+    assert (half.blocks, half.held) == (("M00",), ("IN04", "OUT05"))
+    full, _ = live(pair)
+    assert (full.blocks, full.held) == (("IN04", "M00", "OUT05"), ())
+
+
+def test_a_pair_in_which_no_block_moves_is_refused(tmp_path: Path) -> None:
+    pair = beyond_half(tmp_path, moving=None)
+    assert live(pair)[0].blocks == ("IN04", "OUT05")
+    said = r"a\.safetensors and b\.safetensors have the same UNet in float16.*run them in float32"
+    with pytest.raises(InputError, match=said):
+        live(pair, torch.float16)
+    unet = {key: random_tensors(1)[key] for key in expected_tensors("emoji").unet}
+    vae_differs = write_random(tmp_path / "c.safetensors", 2, changes=unet)
+    with pytest.raises(InputError, match=r"the same UNet in float32.*choose another model"):
+        live((write_random(tmp_path / "a.safetensors", 1), vae_differs))
+
+
+def test_moves_is_whether_a_number_of_the_unet_would_change(tmp_path: Path) -> None:
+    merge, unet = live(beyond_half(tmp_path, moving="M00"), torch.float16)
+    merge.apply({"M00": 0.5})
+    for weights, moves in (
+        ({"M00": 0.5}, False),
+        ({"M00": 0.5 + 1e-12}, False),
+        ({"M00": 0.5, "IN04": 1.0, "IN00": 1.0}, False),
+        ({"M00": 0.51}, True),
+    ):
+        assert merge.moves(weights) is moves
+        before = {key: tensor.clone() for key, tensor in ldm_tensors(unet).items()}
+        merge.apply(weights)
+        assert any(not torch.equal(tensor, before[key]) for key, tensor in ldm_tensors(unet).items()) is moves
+
+
+def test_a_difference_at_the_end_of_a_block_is_found(tmp_path: Path) -> None:
+    a = random_tensors(1)
+    last = next(key for key in reversed(expected_tensors("emoji").unet) if block_of(key) == "M00")
+    other = {last: torch.cat([a[last].flatten()[:-1], a[last].flatten()[-1:] + 1]).view_as(a[last])}
+    pair = (
+        write_random(tmp_path / "a.safetensors", 1),
+        write_random(tmp_path / "b.safetensors", 1, changes=other),
+    )
+    merge, _ = live(pair)
+    assert merge.blocks == ("M00",)
+    assert merge.moves({"M00": 0.5})
+
+
+@pytest.mark.parametrize("replace", ["cast", "load"])
+def test_a_unet_whose_parameters_were_replaced_is_noticed(pair: Pair, replace: str) -> None:
+    merge, unet = live(pair)
+    merge.apply(uniform(BLOCKS, 0.5))
+    if replace == "cast":
+        unet.half().float()
+    else:
+        copies = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+        unet.load_state_dict(copies, assign=True)
+    with pytest.raises(TrialFailed, match=r"would change nothing that renders: .* was replaced"):
+        merge.apply(uniform(BLOCKS, 0.6))
 
 
 def test_parameters_are_views_of_one_flat_buffer_and_take_gradients(pair: Pair) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from optimizer.blocks import uniform
-from optimizer.checkpoints import inspect_checkpoint
+from optimizer.blocks import block_of, uniform
+from optimizer.checkpoints import expected_tensors, inspect_checkpoint
+from optimizer.recipes import Parent, Recipe, read_recipe
 from optimizer.trial import Evaluator, PairEvaluator, Rendered
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
@@ -110,8 +112,76 @@ def test_a_score_that_is_no_number_names_the_scorer_and_the_probe(
 ) -> None:
     folder = shutil.copytree(tiny_scorers / "reward", tmp_path / "reward")
     weights = load_file(folder / "open_clip_model.safetensors")
-    next(tensor for name, tensor in weights.items() if name.startswith("visual.")).fill_(float("nan"))
+    weights["visual.conv1.weight"].fill_(float("nan"))
     save_file(weights, folder / "open_clip_model.safetensors")
     evaluator = Evaluator(paths[0], [ScorerSpec(scorer="clip", model=str(folder))])
     with pytest.raises(TrialFailed, match=r"scorer 'clip' gave nan for probe 1 \('a red apple', seed 2\)"):
         list(evaluator.evaluate([PROBES[0].model_copy(update={"steps": 2}), PROBES[1]], [1]))
+
+
+def test_a_merge_that_changes_nothing_fails_the_trial(
+    tmp_path: Path, paths: tuple[Path, Path], scorers: list[ScorerSpec]
+) -> None:
+    a, b = (load_file(path) for path in paths)
+    twin = tmp_path / "twin.safetensors"
+    save_file({key: a[key] if block_of(key) == "M00" else b[key] for key in a}, twin)
+    pair = PairEvaluator(paths[0], twin, scorers)
+    one = PROBES[:1]
+    assert "M00" not in pair.blocks
+    halves = uniform(pair.blocks, 0.5)
+    first = told(pair.evaluate({**halves, "M00": 0.2}, one))
+    for weights, named in (
+        ({**halves, "M00": 0.9}, "M00"),
+        ({**halves, "IN00": 0.5 + 1e-12, "M00": 0.2}, "IN00"),
+    ):
+        with pytest.raises(TrialFailed, match=f"changed nothing: these weights differ .* in {named}"):
+            next(pair.evaluate(weights, one))
+    # A trial that goes on where it was cut short has the weights that it had.
+    assert told(pair.evaluate({**halves, "M00": 0.2}, one)) == first
+    assert told(pair.evaluate({**halves, "IN00": 0.6}, one)) != first
+
+
+def test_a_unet_that_no_longer_is_the_merge_fails_the_trial(
+    paths: tuple[Path, Path], scorers: list[ScorerSpec]
+) -> None:
+    pair = PairEvaluator(*paths, scorers)
+    told(pair.evaluate(uniform(pair.blocks, 0.5), PROBES[:1]))
+    pair.merge.unet.half().float()
+    with pytest.raises(TrialFailed, match="would change nothing that renders"):
+        next(pair.evaluate(uniform(pair.blocks, 0.6), PROBES[:1]))
+
+
+def test_a_block_below_the_dtype_is_written_as_a_has_it_and_the_recipe_says_so(
+    tmp_path: Path, tiny_models: Path, scorers: list[ScorerSpec]
+) -> None:
+    a = {key: tensor.float() for key, tensor in load_file(tiny_models / "left.safetensors").items()}
+    b = {key: tensor.float() for key, tensor in load_file(tiny_models / "right.safetensors").items()}
+    nearly = {key: a[key].bfloat16().float() if block_of(key) == "OUT03" else b[key] for key in a}
+    paths = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    for path, tensors in zip(paths, (a, nearly), strict=True):
+        save_file(tensors, path)
+    pair = PairEvaluator(*paths, scorers, dtype=torch.bfloat16)
+    assert "OUT03" not in pair.blocks
+    assert pair.notices == [
+        "A and B differ in OUT03 by less than bfloat16 can hold: these blocks are not searched and stay A's"
+    ]
+    chosen = uniform(pair.blocks, 1.0)
+    parents = [Parent(name=path.stem, sha256="0" * 64, legacy_hash=None, metadata={}) for path in paths]
+    recipe = Recipe(
+        name="out",
+        a=parents[0],
+        b=parents[1],
+        architecture="emoji",
+        prediction_type=pair.prediction_type,
+        weights=chosen,
+        dtype="float32",
+    )
+    out = tmp_path / "out.safetensors"
+    pair.export(chosen, out, recipe)
+    written = load_file(out)
+    for key, block in ((key, block_of(key)) for key in expected_tensors("emoji").unet):
+        assert torch.equal(written[key], (a if block == "OUT03" else nearly)[key]), key
+    with safe_open(out, "pt") as file:
+        found = read_recipe(file.metadata())
+    assert found is not None
+    assert found.weights == pair.file_weights(chosen) == {**chosen, "OUT03": 0.0}
