@@ -68,7 +68,8 @@ class LiveMerge:
                 self._a[block].copy_(self._live[block])
                 places.fill(self._b[block], b, block)
         places.bind(unet, self._live)
-        self.unet, self._bound = unet, places.first_addresses(unet)
+        self.unet = unet
+        self._witnesses = places.witnesses(unet)
         self._applied: BlockWeights = dict.fromkeys(self.blocks, 0.0)
 
     def apply(self, weights: Mapping[str, float]) -> list[str]:
@@ -111,11 +112,11 @@ class LiveMerge:
 
     def _check_bound(self) -> None:
         # `unet.to(...)` or loading into it replaces what parameters point at, and merges go nowhere.
-        for name, address in self._bound.items():
-            if self.unet.get_parameter(name).data_ptr() != address:
+        for owner, name, address in self._witnesses:
+            if getattr(owner, name).data_ptr() != address:
                 raise TrialFailed(
-                    f"the merge would change nothing that renders: the UNet's {name} was replaced, by a move "
-                    "to another device or dtype or by loading weights into it; load both models again"
+                    "the merge would change nothing that renders: the UNet's tensors were replaced, by a "
+                    "move to another device or dtype or by loading weights into it; load both models again"
                 )
 
 
@@ -193,12 +194,16 @@ class _Places:
             key = self._names[name]
             parameter.data = self._view(live[str(block_of(key))], key)
 
-    def first_addresses(self, unet: nn.Module) -> dict[str, int]:
-        """Where the first parameter of each block lies in memory, by its name in the UNet."""
+    def witnesses(self, unet: nn.Module) -> list[tuple[nn.Module, str, int]]:
+        """The first parameter of each block, as (owner, its name there, where it lies in memory)."""
         first: dict[str, str] = {}
         for name, key in self._names.items():
             first.setdefault(str(block_of(key)), name)
-        return {name: unet.get_parameter(name).data_ptr() for name in first.values()}
+        found = []
+        for path, _, name in (full.rpartition(".") for full in first.values()):
+            owner = unet.get_submodule(path)
+            found.append((owner, name, owner.get_parameter(name).data_ptr()))
+        return found
 
     def _view(self, part: Tensor, key: str) -> Tensor:
         offset, shape = self._places[key]

@@ -203,7 +203,7 @@ def test_a_unet_whose_parameters_were_replaced_is_noticed(pair: Pair, replace: s
     else:
         copies = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
         unet.load_state_dict(copies, assign=True)
-    with pytest.raises(TrialFailed, match=r"would change nothing that renders: .* was replaced"):
+    with pytest.raises(TrialFailed, match=r"would change nothing that renders"):
         merge.apply(uniform(BLOCKS, 0.6))
 
 
