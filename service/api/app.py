@@ -9,7 +9,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
-from service.api import events, jobs, models, problems
+from service.api import afterwards, events, jobs, models, problems
 from service.api.context import Context
 from service.catalog import Catalog
 from service.db.store import Store
@@ -41,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         openapi_tags=[
             {"name": "jobs", "description": "Merges that are searched, and what they produce."},
+            {"name": "afterwards", "description": "Trials judged anew, reported, exported, collected."},
             {"name": "models", "description": "The checkpoints that can be merged."},
             {"name": "service", "description": "The service itself."},
         ],
@@ -49,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.include_router(jobs.router)
     app.include_router(events.router)
+    app.include_router(afterwards.router)
     app.include_router(models.router)
 
     @app.get("/", include_in_schema=False)

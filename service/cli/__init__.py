@@ -7,7 +7,7 @@ import sys
 import typer
 
 from scoring.errors import InputError
-from service.cli import bracket, control, local, remote, serve
+from service.cli import afterwards, bracket, control, local, remote, serve
 from service.errors import Conflict, NotFound
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ for command in (
     local.models,
     local.inspect,
     bracket.bracket,
+    afterwards.retally,
     local.worker,
 ):
     app.command()(command)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from service.db.afterwards import AfterwardsStore
 from service.db.jobs import JobStore
 from service.db.leases import LeaseStore
 from service.db.trials import TrialStore
 
 
-class Store(JobStore, LeaseStore, TrialStore):
-    """Jobs, leases and trials in one SQL database.
+class Store(JobStore, LeaseStore, TrialStore, AfterwardsStore):
+    """Jobs, leases, trials and what comes after them in one SQL database.
 
     Every method is one transaction. Writes of a worker take its lease and raise LeaseLost once the
     lease is no longer the node's. `Store(url)` upgrades the schema and raises InputError on a bad URL or

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Select, func, insert, select
+from sqlalchemy import ColumnElement, Select, func, insert, select
 from sqlalchemy.orm import Session
 
 from service.db.database import Database, leased_node, move_trial, record
@@ -125,24 +125,8 @@ class TrialStore(Database):
 
     def renders(self, trial_id: int) -> list[RenderRecord]:
         """What was rendered under a trial, by probe, with every scorer's number."""
-        wanted = (
-            select(Render.id, Render.probe, Render.sha256, Render.seconds, Render.state)
-            .where(Render.trial_id == trial_id)
-            .order_by(Render.probe)
-        )
-        scores = (
-            select(Score.render_id, Score.scorer, Score.value).join(Render).where(Render.trial_id == trial_id)
-        )
         with self._read() as session:
-            by_render: dict[int, dict[str, float]] = defaultdict(dict)
-            for render_id, scorer, value in session.execute(scores):
-                by_render[render_id][scorer] = value
-            return [
-                RenderRecord(
-                    probe=probe, sha256=sha256, seconds=seconds, state=state, scores=by_render[render_id]
-                )
-                for render_id, probe, sha256, seconds, state in session.execute(wanted)
-            ]
+            return render_records(session, Trial.id == trial_id).get(trial_id, [])
 
     def finish_trial(
         self, lease: Lease, trial_id: int, score: float, seconds: float, timings: Mapping[str, float]
@@ -166,6 +150,27 @@ class TrialStore(Database):
             node.failed_in_row += trial.kind is TrialKind.SEARCH
             _record_end(session, node, trial)
             return node.failed_in_row
+
+
+def render_records(session: Session, *which: ColumnElement[bool]) -> dict[int, list[RenderRecord]]:
+    """Trial id -> its renders by probe, for the trials of this condition."""
+    wanted = (
+        select(Render.trial_id, Render.id, Render.probe, Render.sha256, Render.seconds, Render.state)
+        .join(Trial)
+        .where(*which)
+        .order_by(Render.probe)
+    )
+    scores = select(Score.render_id, Score.scorer, Score.value).join(Render).join(Trial).where(*which)
+    by_render: dict[int, dict[str, float]] = defaultdict(dict)
+    for render_id, scorer, value in session.execute(scores):
+        by_render[render_id][scorer] = value
+    found: dict[int, list[RenderRecord]] = defaultdict(list)
+    for trial_id, render_id, probe, sha256, seconds, state in session.execute(wanted):
+        scored = by_render[render_id]
+        found[trial_id].append(
+            RenderRecord(probe=probe, sha256=sha256, seconds=seconds, state=state, scores=scored)
+        )
+    return dict(found)
 
 
 def _trial(node_id: int, kind: TrialKind, number: int) -> Select[Trial]:

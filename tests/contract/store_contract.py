@@ -312,3 +312,19 @@ class StoreContract:
         assert found is not None
         assert (found.inspection, found.recipe, found.path) == (odd, odd, str(made.path))
         assert store.trials(lease.node_id)[0].reason == str(odd)
+
+    # Afterwards.
+
+    def test_all_renders_of_a_node_are_read_at_once(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        trials = {}
+        for kind, number in ((TrialKind.SEARCH, 0), (TrialKind.SEARCH, 1), (TrialKind.HELDOUT_A, 0)):
+            trial = store.open_trial(lease, kind, number, {})
+            renders = [NewRender(probe, SHA, 0.1, {"clip": number + probe / 10}) for probe in (1, 0)]
+            store.add_renders(lease, trial.id, renders)
+            trials[trial.id] = kind
+        found = store.node_renders(lease.node_id)
+        assert found == {trial_id: store.renders(trial_id) for trial_id in trials}
+        assert [render.probe for render in next(iter(found.values()))] == [0, 1]
+        searched = store.node_renders(lease.node_id, kinds=[TrialKind.SEARCH])
+        assert set(searched) == {trial_id for trial_id, kind in trials.items() if kind is TrialKind.SEARCH}

@@ -1,0 +1,103 @@
+"""Commands for what a job has left behind. They open its database and need no service."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from scoring.errors import InputError
+from service.cli.output import AsJson, console, print_json
+from service.cli.setup import Config
+from service.settings import Settings, load_settings
+
+# SQLAlchemy, torch and diffusers take seconds to import: only the commands that need them may pay for them.
+if TYPE_CHECKING:
+    from service.afterwards.retally import NodeRetally
+    from service.db.store import Store
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+NodeName = Annotated[
+    str | None, typer.Option("--node", help="One node, by name or position; all if not given.")
+]
+
+
+def retally(
+    job_id: JobId,
+    *,
+    tally: Annotated[str | None, typer.Option(help="Another tally, such as median.")] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCORER=WEIGHT", help="Another weight of a scorer; 0 leaves it out."),
+    ] = None,
+    node: NodeName = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a job's trials by another tally or other weights of the scorers; nothing is changed."""
+    from service.afterwards.retally import RetallyRequest
+    from service.afterwards.retally import retally as judge_anew
+
+    request = RetallyRequest(tally=tally, weights=_weights(weight or []), node=node)
+    with _installation(config) as (_, store):
+        found = judge_anew(store, job_id, request)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    for retallied in found.nodes:
+        _print_retally(job_id, retallied)
+
+
+@contextmanager
+def _installation(config: Config) -> Iterator[tuple[Settings, Store]]:
+    from service.db.store import Store
+
+    settings = load_settings(config)
+    store = Store(settings.database_url)
+    try:
+        yield settings, store
+    finally:
+        store.close()
+
+
+def _weights(given: list[str]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            weights[name] = float(value)
+        except ValueError as error:
+            raise InputError(f"--weight {text!r}: give SCORER=WEIGHT, such as clip=0.5") from error
+    return weights
+
+
+def _print_retally(job_id: str, found: NodeRetally) -> None:
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in found.weights.items())
+    console.print(f"[bold]{escape(found.node)}[/]  {found.tally}; {escape(weights)}", highlight=False)
+    table = Table("trial", "", "score then", "stored score", box=None, padding=(0, 2, 0, 2))
+    for trial in found.best:
+        table.add_row(str(trial.number), trial.baseline or "", f"{trial.after:.4f}", f"{trial.before:.4f}")
+    console.print(table)
+    before, after = found.best_before, found.best_after
+    if before and after and before.number == after.number:
+        console.print(f"  trial {before.number} stays the best", highlight=False)
+    elif before and after:
+        then = "and can't be counted then" if before.after is None else f"and {before.after:.4f} then"
+        console.print(
+            f"  trial {after.number} instead of trial {before.number}, which has {before.before:.4f} now "
+            f"{then}; its file: autombw export {job_id} --node {escape(found.node)} --trial {after.number}",
+            highlight=False,
+        )
+    if found.rank_correlation is not None:
+        console.print(f"  rank correlation {found.rank_correlation:.3f}", highlight=False)
+    without: dict[str, list[int]] = defaultdict(list)
+    for trial_left_out in found.not_counted:
+        without[trial_left_out.reason].append(trial_left_out.number)
+    for reason, numbers in without.items():
+        shown = ", ".join(map(str, numbers[:10])) + (f" and {len(numbers) - 10} more" * (len(numbers) > 10))
+        console.print(f"  not counted: {shown}: {escape(reason)}", style="yellow", highlight=False)
