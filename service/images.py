@@ -27,14 +27,19 @@ def store_images(renders_dir: Path, images: Sequence[Image.Image]) -> list[str]:
     """
     encoded = [_png(image) for image in images]
     hashes = [hashlib.sha256(data).hexdigest() for data in encoded]
-    paths = [_path(renders_dir, sha256) for sha256 in hashes]
+    paths = [path_of(renders_dir, sha256) for sha256 in hashes]
     _write(renders_dir, {path: data for path, data in zip(paths, encoded, strict=True) if not path.exists()})
     return hashes
 
 
+def path_of(renders_dir: Path, sha256: str) -> Path:
+    """Where an image lies, or would."""
+    return renders_dir / sha256[:2] / f"{sha256}.png"
+
+
 def image_path(renders_dir: Path, sha256: str) -> Path:
     """Where a stored image lies. Raises NotFound for a hash that is none or is not stored."""
-    path = _path(renders_dir, sha256)
+    path = path_of(renders_dir, sha256)
     if not re.fullmatch(r"[0-9a-f]{64}", sha256) or not path.is_file():
         raise NotFound(f"there is no image {sha256!r}; the renders of a trial list their images")
     return path
@@ -45,10 +50,6 @@ def sweep_temporaries(renders_dir: Path) -> None:
     for left in (renders_dir / TEMPORARY).glob(f"{socket.gethostname()}.*.tmp"):
         if not is_alive(int(left.name.split(".")[-3])):
             left.unlink(missing_ok=True)
-
-
-def _path(renders_dir: Path, sha256: str) -> Path:
-    return renders_dir / sha256[:2] / f"{sha256}.png"
 
 
 def _png(image: Image.Image) -> bytes:

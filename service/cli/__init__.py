@@ -7,7 +7,7 @@ import sys
 import typer
 
 from scoring.errors import InputError
-from service.cli import afterwards, bracket, control, local, remote, serve
+from service.cli import afterwards, backup, bracket, control, local, remote, serve
 from service.errors import Conflict, NotFound
 
 app = typer.Typer(
@@ -34,6 +34,8 @@ for command in (
     bracket.bracket,
     afterwards.retally,
     local.worker,
+    backup.backup,
+    backup.restore,
 ):
     app.command()(command)
 

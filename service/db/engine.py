@@ -55,6 +55,12 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite database; None for PostgreSQL. Raises InputError on a URL that is none."""
+    parsed = _parse(url)
+    return Path(parsed.database) if parsed.drivername == SQLITE and parsed.database else None
+
+
 def reading(engine: Engine) -> Engine:
     """The same connections, for transactions that write nothing: each sees the database of one moment."""
     if engine.dialect.name == "sqlite":
