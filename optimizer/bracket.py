@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_PICK = re.compile(r"best\((.*)\)")
+
 Kind = Literal["balanced", "sequential", "explicit"]
 """How the shape of a bracket came about: by one of two rules, or row by row."""
 
@@ -112,12 +114,15 @@ def table(bracket: Bracket) -> list[dict[str, str]]:
 
 
 def parse_input(text: str) -> Input:
-    """`206b`, or a pick: `best(206b,207b)`. Raises InputError for other uses of parentheses and commas."""
-    pick = re.fullmatch(r"best\((.*)\)", text)
-    parsed = Pick(tuple(name.strip() for name in pick[1].split(","))) if pick else text
-    for name in _names_of(parsed):
+    """`206b`, or a pick: `best(206b,207b)`. Raises InputError for candidates that can't be names of nodes."""
+    pick = _PICK.fullmatch(text)
+    if pick is None:
+        _check_plain(text)
+        return text
+    candidates = tuple(name.strip() for name in pick[1].split(","))
+    for name in candidates:
         _check_name(name)
-    return parsed
+    return Pick(candidates)
 
 
 def input_text(value: Input) -> str:
@@ -160,8 +165,8 @@ def with_leaves(
     """
     _check_addition(bracket, kind, added, started)
     leaves = (*bracket.leaves, *added)
-    # No name may hold a parenthesis, so these names for the time being meet no other.
-    laid = _LAYOUTS[kind](leaves, (f"({number})" for number in count()))
+    # No leaf's name may hold a NUL, so these names for the time being meet no other.
+    laid = _LAYOUTS[kind](leaves, (f"\0{number}" for number in count()))
     extended = _with_known_names(laid, bracket, _fresh_names(bracket, leaves, first))
     kept = {node.output for node in extended.nodes}
     lost = [node.output for node in bracket.nodes if node.output in started and node.output not in kept]
@@ -408,10 +413,18 @@ def _parse_row(number: int, row: Mapping[str, object]) -> BracketNode:
     return BracketNode(output, a, b)
 
 
+def _check_plain(name: str) -> None:
+    if not name or name != name.strip() or "\0" in name or name.startswith("best("):
+        raise InputError(
+            f"{name!r} cannot be a name in a bracket: it is empty, begins or ends with a space, or reads as a "
+            "pick, which is written best(206b,207b); correct it, or rename that file"
+        )
+
+
 def _check_name(name: str) -> None:
     if not name or name != name.strip() or any(mark in name for mark in "(),"):
         raise InputError(
-            f"{name!r} cannot be a name in a bracket: it is empty, begins or ends with a space, or has a "
+            f"{name!r} cannot be a node's name: it is empty, begins or ends with a space, or has a "
             "parenthesis or comma; rename it (a pick is written best(206b,207b))"
         )
 
@@ -420,7 +433,7 @@ def _check_leaves(leaves: tuple[str, ...]) -> None:
     if len(leaves) < 2:
         raise InputError(f"a bracket needs two leaves or more, not {len(leaves)}; add models to merge")
     for name, times in Counter(leaves).items():
-        _check_name(name)
+        _check_plain(name)
         if times > 1:
             raise InputError(f"leaf {name} is named {times} times; name every leaf once")
 
@@ -442,7 +455,6 @@ def _check_row(node: BracketNode, bracket: Bracket) -> None:
         raise InputError(f"{row} merges {input_text(node.a)} with itself; name two different inputs")
     known = {*bracket.leaves, *(other.output for other in bracket.nodes)}
     for name in _names_in(node):
-        _check_name(name)
         if name not in known:
             raise InputError(
                 f"{row} uses {name}, which is neither a leaf nor the output of a row; correct the name or "

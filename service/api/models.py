@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse
 from optimizer.checkpoints import Inspection
 from service.api.context import Ctx
 from service.api.problems import responses
-from service.api.views import Health, ModelView
+from service.api.views import Health, ModelView, worker_view
 from service.images import image_path
 
 router = APIRouter()
@@ -47,7 +47,9 @@ def image(sha256: str, context: Ctx) -> FileResponse:
 @router.get("/healthz", tags=["service"], summary="Health")
 def healthz(context: Ctx) -> Health:
     """200 while the service and its database answer."""
-    return Health(version=own_version(), workers=len(context.store.owners()))
+    return Health(
+        version=own_version(), workers=[worker_view(owner) for owner in sorted(context.store.owners())]
+    )
 
 
 def own_version() -> str:

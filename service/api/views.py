@@ -70,12 +70,25 @@ class ModelView(BaseModel):
     size: int = Field(description="Bytes.")
 
 
+class WorkerView(BaseModel):
+    """A worker that holds a node now."""
+
+    host: str
+    process: int = Field(description="Its process on that host.")
+
+
 class Health(BaseModel):
     """The service answers and its database does."""
 
     status: str = "ok"
     version: str
-    workers: int = Field(description="Workers that hold a node now.")
+    workers: list[WorkerView] = Field(description="Workers that hold a node now.")
+
+
+def worker_view(owner: str) -> WorkerView:
+    """A worker by the name it leases under, `<host>:<process>:<random>`."""
+    host, process, _ = owner.rsplit(":", 2)
+    return WorkerView(host=host, process=int(process))
 
 
 class Extend(BaseModel):

@@ -1,4 +1,4 @@
-"""`autombw serve`: the API in this process, a worker in a child that is restarted when it dies."""
+"""`autombw serve`: the API in this process, workers in children that are restarted when they die."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ def serve(
     config: Config = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    worker: Annotated[bool, typer.Option(help="Start a worker beside the API.")] = True,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Workers beside the API; with several GPUs each takes the next one.")
+    ] = 1,
 ) -> None:
-    """Run the API and a worker; SQLite in the data folder, nothing to configure."""
+    """Run the API and its workers; SQLite in the data folder, nothing to configure."""
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = load_settings(config, **given)
     configure_logging()
@@ -43,14 +45,16 @@ def serve(
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
     shown_host, shown_port = listener.getsockname()[:2]
     typer.echo(f"autombw listens on http://{shown_host}:{shown_port} (data in {settings.data_dir})")
-    child = WorkerProcess(config) if worker else None
+    children = [WorkerProcess(config, device_of(settings, number)) for number in range(workers)]
     # uvicorn raises the signal again once it has shut down; by default that would skip the worker's end.
     signal.signal(signal.SIGTERM, _leave)
     try:
         server.run(sockets=[listener])
     finally:
-        if child is not None:
-            child.stop()
+        for child in children:
+            child.tell_to_stop()
+        for child in children:
+            child.wait()
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
@@ -60,7 +64,8 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 class WorkerProcess:
     """A worker in a process of its own, started again whenever it ends by itself."""
 
-    def __init__(self, config: Path | None) -> None:
+    def __init__(self, config: Path | None, device: str) -> None:
+        self._environment = os.environ | {"AUTOMBW_DEVICE": device}
         self._command = [sys.executable, "-m", "service.cli", "worker", "--parent", str(os.getpid())]
         self._command += ["--settings", str(config)] if config else []
         self._stopping = threading.Event()
@@ -68,10 +73,13 @@ class WorkerProcess:
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Let the worker hand its node back, then end it."""
+    def tell_to_stop(self) -> None:
+        """Ask it to hand its node back and end."""
         self._stopping.set()
         self._process.terminate()
+
+    def wait(self) -> None:
+        """Wait until it has ended; it is killed when it does not."""
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -81,7 +89,9 @@ class WorkerProcess:
 
     def _start(self) -> subprocess.Popen[Any]:
         # A session of its own: Ctrl-C reaches the worker through `stop`, once.
-        return subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
+        return subprocess.Popen(
+            self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
+        )
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
@@ -90,6 +100,15 @@ class WorkerProcess:
                 return
             log.error("the worker ended with %d; starting another", code)
             self._process = self._start()
+
+
+def device_of(settings: Settings, number: int) -> str:
+    """The device of a worker: the configured one, or with `auto` and several GPUs one after the other."""
+    import torch
+
+    if settings.device != "auto" or torch.cuda.device_count() < 2:
+        return settings.device
+    return f"cuda:{number % torch.cuda.device_count()}"
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -1,4 +1,4 @@
-"""`make demo`, as a user runs it, only with fewer trials; then its file in other people's hands."""
+"""`make demo`, as a user runs it, only shorter; then its file in other people's hands."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from optimizer.recipes import read_recipe
 
 pytestmark = pytest.mark.slow
 TRIALS = 5
+LEAVES = {"emoji-animals", "emoji-food", "emoji-faces", "emoji-outdoors"}
 
 
 def run_demo(out: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "examples.emoji.demo", "--out", str(out), "--trials", str(TRIALS)]
+    command = [sys.executable, "-m", "examples.emoji.demo", "--out", str(out), "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "kill -9 of the worker" in done.stdout
     result: dict[str, Any] = json.loads((out / "result.json").read_text())
     return result
 
@@ -35,24 +37,40 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return out, run_demo(out)
 
 
-def test_it_reports_parents_uniform_and_winner_on_both_kinds_of_probes(
+def test_it_reports_leaves_uniform_and_winner_on_both_kinds_of_probes(
     demo: tuple[Path, dict[str, Any]],
 ) -> None:
     out, result = demo
-    assert set(result) == {"search", "heldout", "checkpoint", "trials", "seconds"}
+    assert {"search", "heldout", "checkpoint", "trials", "seconds", "nodes"} <= set(result)
     for phase in ("search", "heldout"):
         assert set(result[phase]) == {"a", "b", "uniform", "winner"}
         assert all(-1 < score < 1 for score in result[phase].values())
-    assert result["search"]["winner"] == max(result["search"].values())
-    assert result["trials"] == TRIALS
+    heldout = sorted((leaf["heldout"] for leaf in result["leaves"].values()), reverse=True)
+    assert [result["heldout"]["a"], result["heldout"]["b"]] == heldout[:2]
     assert (out / "result.png").stat().st_size > 10_000
+
+
+def test_every_node_of_the_tree_is_searched_and_none_is_below_its_parents(
+    demo: tuple[Path, dict[str, Any]],
+) -> None:
+    _, result = demo
+    merges = {node["name"]: node for node in result["nodes"] if node["kind"] == "merge"}
+    assert set(result["leaves"]) == LEAVES
+    assert [(node["a"], node["b"]) for node in merges.values()] == [
+        ("emoji-animals", "emoji-food"),
+        ("emoji-faces", "emoji-outdoors"),
+        ("01b", "02b"),
+    ]
+    assert all(node["trials_done"] == TRIALS and node["gain"] >= 0 for node in merges.values())
+    assert result["trials"] == 3 * TRIALS + 1, "and the uniform merge of all leaves"
 
 
 def test_a_second_run_gives_the_same_numbers(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     _, first = demo
     second = run_demo(tmp_path / "again")
-    for phase in ("search", "heldout"):
-        assert second[phase] == first[phase]
+    for part in ("search", "heldout", "leaves"):
+        assert second[part] == first[part]
+    assert [node["scores"] for node in second["nodes"]] == [node["scores"] for node in first["nodes"]]
 
 
 def test_diffusers_loads_the_checkpoint_from_its_single_file(
