@@ -416,8 +416,8 @@ def _parse_row(number: int, row: Mapping[str, object]) -> BracketNode:
 def _check_plain(name: str) -> None:
     if not name or name != name.strip() or "\0" in name or name.startswith("best("):
         raise InputError(
-            f"{name!r} cannot be a name in a bracket: it is empty, begins or ends with a space, or reads as a "
-            "pick, which is written best(206b,207b); correct it, or rename that file"
+            f"{name!r} cannot be a name in a bracket: it is empty, begins or ends with a space, or reads as "
+            "a pick, which is written best(206b,207b); correct it, or rename that file"
         )
 
 

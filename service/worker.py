@@ -18,6 +18,7 @@ from service.catalog import Catalog
 from service.db.records import Lease
 from service.db.states import JOB_AT_REST
 from service.db.store import Store
+from service.disk import DiskNearlyFull
 from service.errors import Interrupted, LeaseLost
 from service.heartbeat import Heartbeat
 from service.images import sweep_temporaries
@@ -83,6 +84,8 @@ class Worker:
             self.store.fail_export(lease, str(error))
         except InputError as error:
             self.store.fail_node(lease, str(error))
+        except DiskNearlyFull as error:
+            self.store.pause_node(lease, str(error))
         except OSError as error:
             log.exception("node %d", lease.node_id)
             self.store.pause_node(lease, f"cannot write or read: {error}; fix that, then retry")

@@ -46,10 +46,10 @@ def write_streamed(
 
     layout: key -> dtype and shape, known beforehand because the header comes first. sealed: called with the
     sha256 when the file is complete and on the disk, right before it gets its name; what it raises keeps the
-    file from appearing. The file appears under
-    its name complete and on the disk (temporary file, fsync, rename), or not at all: on any error an older
-    file of that name stays as it was and nothing is left behind. Raises InputError when the metadata holds
-    something other than strings or the file cannot be written (disk full, no permission, no such folder).
+    file from appearing. The file appears under its name complete and on the disk (temporary file, fsync,
+    rename), or not at all: on any error an older file of that name stays as it was and nothing is left
+    behind. Raises InputError when the metadata holds something other than strings or the file cannot be
+    written (disk full, no permission, no such folder).
     """
     out = Path(out)
     order, header = _header(layout, metadata)
