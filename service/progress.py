@@ -21,6 +21,9 @@ class Output(BaseModel):
     path: str
     sha256: str
     size: int = Field(description="Bytes.")
+    collected_at: datetime | None = Field(
+        description="When its file was given up to make room; `export` makes the same one again."
+    )
 
 
 class Best(BaseModel):
@@ -78,6 +81,7 @@ def job_progress(store: Store, job_id: str) -> JobProgress:
     job = store.job(job_id)
     nodes = store.nodes(job_id)
     scores = {node.id: result_scores(store, node) for node in nodes}
+    final = final_node(nodes).id
     return JobProgress(
         id=job.id,
         name=job.name,
@@ -86,7 +90,7 @@ def job_progress(store: Store, job_id: str) -> JobProgress:
         created_at=job.created_at,
         ended_at=job.ended_at,
         leaves=list(job.leaves),
-        nodes=[_node_progress(store, nodes, node, scores[node.id]) for node in nodes],
+        nodes=[_node_progress(store, nodes, node, scores[node.id], final=node.id == final) for node in nodes],
         result=tree_scores(nodes, scores),
     )
 
@@ -106,7 +110,7 @@ def trials_planned(node: NodeRecord) -> int:
 
 
 def _node_progress(
-    store: Store, nodes: Sequence[NodeRecord], node: NodeRecord, scores: dict[str, float]
+    store: Store, nodes: Sequence[NodeRecord], node: NodeRecord, scores: dict[str, float], *, final: bool
 ) -> NodeProgress:
     counts = store.trial_counts(node.id)
     done, failed = counts.get(TrialState.DONE, 0), counts.get(TrialState.FAILED, 0)
@@ -120,7 +124,7 @@ def _node_progress(
         name=node.name,
         kind=node.kind,
         level=node.level,
-        final=node.id == final_node(nodes).id,
+        final=final,
         a=a,
         b=b,
         output=node.output,
@@ -151,6 +155,4 @@ def _best(store: Store, node: NodeRecord) -> Best | None:
 
 def _output(store: Store, node: NodeRecord) -> Output | None:
     made = store.checkpoint(node.id)
-    return (
-        None if made is None else Output(name=made.name, path=made.path, sha256=made.sha256, size=made.size)
-    )
+    return None if made is None else Output(**made.model_dump(include=set(Output.model_fields)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -67,7 +68,7 @@ def render_job(job: dict[str, Any]) -> RenderableType:
 
 def _tree(nodes: list[dict[str, Any]]) -> Table:
     table = Table("node", "A", "B", "state", "trials", "score", "gain", "held-out gain", box=None)
-    for node in sorted(nodes, key=lambda node: (node["level"], node["position"])):
+    for node in sorted(nodes, key=lambda node: (node["level"] or math.inf, node["position"])):
         best = node["scores"].get("heldout/winner", node["scores"].get("search/winner"))
         table.add_row(
             node["name"],
