@@ -23,10 +23,10 @@ SETTINGS = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nmax_c
 
 
 class Postgres:
-    """A running server, and the connection of its administrator."""
+    """A running server, the connection of its administrator, and the folder of pg_dump and its like."""
 
-    def __init__(self, administration: psycopg.Connection) -> None:
-        self._administration = administration
+    def __init__(self, administration: psycopg.Connection, programs: Path) -> None:
+        self._administration, self.programs = administration, programs
         self._numbers = itertools.count()
 
     def url(self, database: str, user: str = "postgres", password: str | None = None) -> str:
@@ -62,7 +62,7 @@ def postgres() -> Iterator[Postgres]:
         server.start()
         with psycopg.connect(server.get_uri(), autocommit=True) as administration:
             administration.execute(f"CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'")
-            yield Postgres(administration)
+            yield Postgres(administration, server.bin_path)
         server.cleanup()
 
 

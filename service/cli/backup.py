@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from service.manifest import Manifest
 
 SHOWN = 50
-PG_DUMP = "pg_dump --format=custom"
-PG_RESTORE = "pg_restore --create"
+PG_DUMP, PG_RESTORE = "pg_dump --format=custom", "pg_restore --no-owner"
 
 
 def backup(
@@ -35,7 +34,7 @@ def backup(
     if made.database_sha256 is None and not as_json:
         console.print(
             f"The database is PostgreSQL: this is a backup of its files. `{PG_DUMP}` saves the database "
-            "itself; run it before this command, so that no file it names is missing.",
+            "itself (docs/operations.md); run it before this command, so that no file it names is missing.",
             style="yellow",
         )
     _report("saved", folder, made, as_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,7 +25,7 @@ from service.errors import Conflict
 from service.images import image_path, store_images
 from service.manifest import MANIFEST, FileState, sha256_of
 from service.settings import Settings
-from tests.contract.store_contract import leased, queued_and_leased
+from tests.contract.store_contract import leased, new_job, queued_and_leased
 from tests.postgres import Postgres
 
 
@@ -307,20 +308,40 @@ def test_a_backup_does_not_upgrade(settings: Settings, store: Store, node_id: in
     assert rows(tmp_path / "backup" / DATABASE)["autombw_version"] == [("0001",)]
 
 
-def test_the_files_of_a_postgresql_installation_are_saved(postgres: Postgres, tmp_path: Path) -> None:
-    with postgres.empty_database() as url:
-        settings = Settings(data_dir=tmp_path / "data", database_url=url)
-        store = Store(url)
+def test_a_postgresql_installation_comes_back_by_its_dump_and_the_files(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    data_dir, dump = tmp_path / "data", tmp_path / "autombw.dump"
+    with postgres.empty_database() as url, postgres.empty_database() as new_url:
+        settings, store = Settings(data_dir=data_dir, database_url=url), Store(url)
         lease = queued_and_leased(store)
         run_trial(settings, store, lease, 0)
         finish(settings, store, lease)
+        subprocess.run(
+            [postgres.programs / "pg_dump", "--format=custom", f"--file={dump}", plain(url)], check=True
+        )
         made = back_up(settings, tmp_path / "backup")
+        assert (len(made.files), made.not_present(), made.database_sha256) == (3, [], None)
+        shutil.rmtree(data_dir)
+
+        subprocess.run(
+            [postgres.programs / "pg_restore", "--no-owner", f"--dbname={plain(new_url)}", dump], check=True
+        )
+        assert restore(tmp_path / "backup", data_dir, None).not_present() == []
+        restored = Store(new_url)
+        assert restored.jobs() == store.jobs()
+        assert restored.trials(lease.node_id) == store.trials(lease.node_id)
+        output = restored.checkpoint(lease.node_id)
+        assert output is not None
+        assert sha256_of(Path(output.path)) == output.sha256
+        assert restored.create_job(new_job("next")).id, "numbers go on after those that were there"
         store.close()
-    assert (len(made.files), made.not_present(), made.database_sha256) == (3, [], None)
-    assert not (tmp_path / "backup" / DATABASE).exists()
-    put = restore(tmp_path / "backup", tmp_path / "other", None)
-    assert put.not_present() == []
-    assert (tmp_path / "other/outputs/out.safetensors").read_bytes() == b"weights" * 1000
+        restored.close()
+
+
+def plain(url: str) -> str:
+    """A URL as PostgreSQL's own programs read it."""
+    return url.replace("postgresql+psycopg", "postgresql")
 
 
 def test_the_commands_save_restore_and_name_what_is_lost(
