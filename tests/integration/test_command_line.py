@@ -6,10 +6,11 @@ import json
 import socket
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.integration.conftest import Cli, free_port, healthy, wait_until
-from tests.tiny_models import job
+from tests.tiny_models import job, write_models
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +40,31 @@ def test_a_job_file_is_submitted_watched_and_shown(cli: Cli) -> None:
     assert bad.stderr.startswith("autombw: no model 'missing'"), bad.stderr
     again = cli.run("retry", job_id, "--server", server)
     assert (again.returncode, "nothing to retry" in again.stderr) == (2, True)
+
+
+def test_nodes_of_one_level_run_at_once_on_two_workers(cli: Cli, tmp_path: Path) -> None:
+    names = ["ann", "bob", "cat", "dan"]
+    write_models(tmp_path / "four", tuple(names))
+    cli.environment["AUTOMBW_MODELS_DIR"] = str(tmp_path / "four")
+    port = free_port()
+    server = f"http://127.0.0.1:{port}"
+    cli.start("serve", "--port", str(port), "--workers", "2")
+    wait_until(lambda: healthy(server), "the service")
+    search = {"sampler": "random", "trials": 12}
+    file = cli.job_file(job(leaves=names, search=search, average=False))
+    job_id = json.loads(cli.run("submit", file, "--server", server, "--json").stdout)["id"]
+    assert cli.run("watch", job_id, "--server", server, "--json").returncode == 0
+
+    text = httpx.get(f"{server}/api/v1/jobs/{job_id}/events").text
+    data = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data")]
+    taken = {e["data"]["node"]: (e["id"], e["data"]["owner"]) for e in data if e["kind"] == "lease.taken"}
+    done = {e["data"]["node"]: e["id"] for e in data if e["data"].get("to") == "done" and "node" in e["data"]}
+    assert taken["01b"][1] != taken["02b"][1]
+    assert taken["02b"][0] < done["01b"], "the second began before the first was done"
+    assert taken["03b"][0] > max(done["01b"], done["02b"])
+    shown = cli.run("status", job_id, "--server", server).stdout
+    assert "01b" in shown
+    assert "gain" in shown
 
 
 def test_a_job_runs_without_a_service_and_goes_on_when_run_again(cli: Cli) -> None:
