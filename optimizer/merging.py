@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.blocks import BlockWeights, block_of, check_weights
-from optimizer.checkpoints.architectures import blocks_of
+from optimizer.checkpoints.architectures import blocks_of, expected_tensors
 from optimizer.checkpoints.names import unet_names
 from optimizer.checkpoints.reading import CheckpointFile, open_checkpoint
 from optimizer.checkpoints.unets import check_unet, open_unets, write_with_unet
@@ -149,6 +149,17 @@ def export_merge(
             dtype=dtype,
             sealed=sealed,
         )
+
+
+def differing_blocks(path_a: Path, path_b: Path) -> tuple[str, ...]:
+    """The blocks in which two files differ: those that `export_merge` needs a weight for.
+
+    Raises InputError for files that do not fit each other.
+    """
+    with open_unets((path_a, path_b)) as (architecture, (a, b)):
+        unet = expected_tensors(architecture).unet
+        found = {str(block_of(key)) for key in unet if not _same(a, b, key)}
+        return tuple(block for block in blocks_of(architecture) if block in found)
 
 
 def lerp_into(out: Tensor, a: Tensor, b: Tensor, alpha: float) -> None:

@@ -12,9 +12,7 @@ from PIL import Image
 
 from optimizer.blocks import BlockWeights, uniform
 from optimizer.checkpoints import Inspection, check_pair, inspect_checkpoint, load_components
-from optimizer.checkpoints.writing import Sealed
-from optimizer.merging import LiveMerge, export_merge
-from optimizer.recipes import Recipe, metadata_of
+from optimizer.merging import LiveMerge
 from scoring.errors import TrialFailed
 from scoring.probes import Probe
 from scoring.rendering.components import dtype_name
@@ -198,18 +196,8 @@ class PairEvaluator:
         yield from self._merged.evaluate(probes, todo, between_steps)
 
     def file_weights(self, weights: BlockWeights) -> BlockWeights:
-        """The weights of the exported file: `weights`, and 0 for the blocks that no search moves."""
+        """The weights for a file: `weights`, and 0 for the blocks that no search moves."""
         return {**uniform(self.merge.held, 0.0), **weights}
-
-    def export(self, weights: BlockWeights, out: Path, recipe: Recipe, sealed: Sealed | None = None) -> None:
-        """Merge A and B once more from their files, in fp32, and write the result with its recipe.
-
-        The file and the recipe in it have the weights of `file_weights`. sealed: see `write_streamed`.
-        """
-        dtype: torch.dtype = getattr(torch, recipe.dtype)
-        written = self.file_weights(weights)
-        metadata = metadata_of(recipe.model_copy(update={"weights": written}))
-        export_merge(self.path_a, self.path_b, written, out, metadata=metadata, dtype=dtype, sealed=sealed)
 
     def _apply(self, weights: BlockWeights) -> None:
         others = [name for name, alpha in weights.items() if self._given.get(name, alpha) != alpha]

@@ -19,7 +19,6 @@ from sqlalchemy import URL, Connection, MetaData, Table, create_engine, inspect,
 
 from scoring.errors import InputError
 from service.db.engine import BUSY_TIMEOUT_MS, open_engine, shown, sqlite_file
-from service.db.models import Checkpoint
 from service.db.states import RenderState
 from service.errors import Conflict
 from service.images import path_of
@@ -140,7 +139,11 @@ def _named(database: Connection) -> Iterator[tuple[str, str]]:
         hashes = hashes.where(renders.c.state != RenderState.COLLECTED.value)
     for (sha256,) in database.execute(hashes):
         yield path_of(Path("renders"), sha256).as_posix(), sha256
-    for path, sha256 in database.execute(select(Checkpoint.path, Checkpoint.sha256).order_by(Checkpoint.id)):
+    checkpoints = Table("checkpoints", MetaData(), autoload_with=database)
+    made = select(checkpoints.c.path, checkpoints.c.sha256).order_by(checkpoints.c.id)
+    if "collected_at" in checkpoints.c:
+        made = made.where(checkpoints.c.collected_at.is_(None))
+    for path, sha256 in database.execute(made):
         yield f"outputs/{Path(path).name}", sha256
 
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from optimizer.averaging import export_average
 from optimizer.blocks import BlockWeights
-from optimizer.recipes import AverageRecipe, Parent, Recipe, average_metadata
+from optimizer.exporting import export_recipe
+from optimizer.recipes import AverageRecipe
 from optimizer.trial import Evaluator, PairEvaluator, Rendered
 from scoring.probes import Probe
-from service.catalog import digest
-from service.db.records import NewCheckpoint, TrialRecord
+from service.db.records import NewCheckpoint
 from service.db.states import NodeKind
-from service.node_context import NodeContext, Source
-from service.outputs import Sealed, write_output
+from service.node_context import NodeContext
+from service.outputs import write_output
+from service.recipe_of import merge_recipe, parent_of
 from service.recorder import Recorder
 from service.results import result_scores
+from service.sources import Source
 from service.trial_run import Judge, Trials
 
 
@@ -66,12 +65,20 @@ def _run_merge(context: NodeContext) -> None:
         assert winner is not None, "a search does not end without one"
         heldout = trials.heldout(winner)
     context.check()
-    recipe = _recipe(context, evaluator, winner, a, b)
+    recipe = merge_recipe(
+        context.store,
+        context.node,
+        a,
+        b,
+        name=context.node.output,
+        weights=evaluator.file_weights(winner.weights),
+        scores=result_scores(context.store, context.node),
+    )
     made = write_output(
         context,
         a.inspection.size,
         recipe.model_dump(mode="json"),
-        lambda out, sealed: evaluator.export(winner.weights, out, recipe, sealed),
+        partial(export_recipe, recipe, [a.path, b.path]),
     )
     context.store.finish_node(context.lease, winner.score if heldout is None else heldout, made)
 
@@ -88,17 +95,12 @@ def _average(context: NodeContext, sources: Sequence[Source]) -> NewCheckpoint:
     first = sources[0].inspection
     recipe = AverageRecipe(
         name=context.node.output,
-        parents=[_parent(source) for source in sources],
+        parents=[parent_of(source) for source in sources],
         architecture=first.architecture,
         prediction_type=context.plan.prediction_type or first.prediction_type,
     )
-    paths = [source.path for source in sources]
-    write = partial(_export_average, paths, average_metadata(recipe))
+    write = partial(export_recipe, recipe, [source.path for source in sources])
     return write_output(context, first.size, recipe.model_dump(mode="json"), write)
-
-
-def _export_average(paths: Sequence[Path], metadata: dict[str, str], out: Path, sealed: Sealed) -> None:
-    export_average(paths, out, metadata=metadata, sealed=sealed)
 
 
 def _score_alone(context: NodeContext, path: Path) -> float:
@@ -126,25 +128,3 @@ def _score_alone(context: NodeContext, path: Path) -> float:
         # The leaves' ranking must not look at what the winner is judged on.
         heldout = None if context.node.kind is NodeKind.SCREEN else trials.heldout(scored)
     return score if heldout is None else heldout
-
-
-def _recipe(
-    context: NodeContext, evaluator: PairEvaluator, winner: TrialRecord, a: Source, b: Source
-) -> Recipe:
-    return Recipe(
-        name=context.node.output,
-        a=_parent(a),
-        b=_parent(b),
-        architecture=a.inspection.architecture,
-        prediction_type=evaluator.prediction_type,
-        weights=evaluator.file_weights(winner.weights),
-        trials=len(context.store.ended_trials(context.node.id)),
-        scores=result_scores(context.store, context.node),
-    )
-
-
-def _parent(source: Source) -> Parent:
-    # The inspection has the recipes parsed; the merged file carries them as the strings they were.
-    found: dict[str, Any] = source.inspection.metadata
-    metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in found.items()}
-    return Parent(name=source.name, sha256=digest(source.inspection), legacy_hash=None, metadata=metadata)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from service.afterwards.export import Exported, Exporter, ExportRequest
 from service.afterwards.retally import Retally, RetallyRequest, retally
 from service.api.context import Ctx
 from service.api.problems import responses
@@ -19,3 +20,18 @@ def retally_job(job_id: str, body: RetallyRequest, context: Ctx) -> Retally:
     better.
     """
     return retally(context.store, job_id, body)
+
+
+@router.post(
+    "/jobs/{job_id}/export",
+    status_code=201,
+    summary="Write the merge of a trial",
+    responses=responses(404, 409, 422),
+)
+def export(job_id: str, body: ExportRequest, context: Ctx) -> Exported:
+    """Write the merge of any search trial that is done as a checkpoint with its recipe.
+
+    It is answered when the file is written, which takes some seconds for files of several GB. Inputs that
+    were collected are made again first. Without a trial and a name, the node's own file is made again.
+    """
+    return Exporter(context.store, context.settings, context.catalog, job_id).export(body)

@@ -33,6 +33,7 @@ for command in (
     local.inspect,
     bracket.bracket,
     afterwards.retally,
+    afterwards.export,
     local.worker,
     backup.backup,
     backup.restore,

@@ -53,6 +53,34 @@ def retally(
         _print_retally(job_id, retallied)
 
 
+def export(
+    job_id: JobId,
+    *,
+    node: Annotated[str | None, typer.Option(help="By name or position; else the final one.")] = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, help="Number of the trial; else the node's best one.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(help="Name of the file; else the node's with the trial's number.")
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the merge of any trial as a checkpoint; without --trial and --output, a node's file again."""
+    from service.afterwards.export import Exporter, ExportRequest
+    from service.catalog import Catalog
+
+    with _installation(config) as (settings, store):
+        exporter = Exporter(store, settings, Catalog(settings.models_dir), job_id)
+        written = exporter.export(ExportRequest(node=node, trial=trial, output=output))
+    if as_json:
+        print_json(written.model_dump(mode="json"))
+        return
+    for name in written.made_again:
+        console.print(f"made {name} again, which goes into it", style="dim", markup=False, highlight=False)
+    console.print(f"{written.path}\nsha256 {written.sha256}", markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def _installation(config: Config) -> Iterator[tuple[Settings, Store]]:
     from service.db.store import Store

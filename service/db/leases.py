@@ -162,6 +162,7 @@ def _put_checkpoint(session: Session, node: Node, made: NewCheckpoint) -> None:
         session.add(row)
     row.name, row.path, row.sha256, row.size = made.name, str(made.path), made.sha256, made.size
     row.inspection, row.recipe, row.created_at = made.inspection, made.recipe, time.time()
+    row.collected_at = None
     node.output_sha256 = made.sha256
     data = {"position": node.position, "node": node.name, "name": made.name, "sha256": made.sha256}
     record(session, node.job_id, "checkpoint.written", data, node.id)

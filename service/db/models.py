@@ -167,7 +167,10 @@ class Score(Base):
 
 
 class Checkpoint(Base):
-    """A merged checkpoint that was written, inspected and hashed: the output of its node."""
+    """A merged checkpoint that was written, inspected and hashed: the output of its node.
+
+    Once it is collected its file is gone; the recipe makes the same file again.
+    """
 
     __tablename__ = "checkpoints"
 
@@ -180,6 +183,7 @@ class Checkpoint(Base):
     inspection: Mapped[dict[str, Any]]
     recipe: Mapped[dict[str, Any]]
     created_at: Mapped[float] = mapped_column(default=time.time)
+    collected_at: Mapped[float | None]
 
 
 class Event(Base):

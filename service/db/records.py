@@ -89,6 +89,7 @@ class CheckpointRecord(Record):
     inspection: dict[str, Any]
     recipe: dict[str, Any]
     created_at: datetime
+    collected_at: datetime | None
 
 
 class EventRecord(Record):

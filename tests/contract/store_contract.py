@@ -328,3 +328,22 @@ class StoreContract:
         assert [render.probe for render in next(iter(found.values()))] == [0, 1]
         searched = store.node_renders(lease.node_id, kinds=[TrialKind.SEARCH])
         assert set(searched) == {trial_id for trial_id, kind in trials.items() if kind is TrialKind.SEARCH}
+
+    def test_an_export_is_recorded_and_a_checkpoint_is_there_again(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        lease = queued_and_leased(store)
+        made = NewCheckpoint("out", tmp_path / "out.safetensors", SHA, 9, {}, {})
+        store.finish_node(lease, 0.5, made)
+        store.record_export(lease.node_id, 3, "softer", SHA)
+        store.restore_checkpoint(lease.node_id, tmp_path / "elsewhere" / "out.safetensors")
+        found = store.checkpoint(lease.node_id)
+        assert found is not None
+        assert (found.path, found.collected_at) == (str(tmp_path / "elsewhere" / "out.safetensors"), None)
+        exported, restored = store.events(lease.job_id)[-2:]
+        assert (exported.kind, exported.data["trial"], exported.data["name"]) == (
+            "checkpoint.exported",
+            3,
+            "softer",
+        )
+        assert (restored.kind, restored.data["sha256"]) == ("checkpoint.made_again", SHA)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from optimizer.blocks import block_of, uniform
 from optimizer.checkpoints import expected_tensors, inspect_checkpoint
+from optimizer.exporting import export_recipe
 from optimizer.recipes import Parent, Recipe, read_recipe
 from optimizer.trial import Evaluator, PairEvaluator, Rendered
 from scoring.errors import InputError, TrialFailed
@@ -173,15 +174,15 @@ def test_a_block_below_the_dtype_is_written_as_a_has_it_and_the_recipe_says_so(
         b=parents[1],
         architecture="emoji",
         prediction_type=pair.prediction_type,
-        weights=chosen,
+        weights=pair.file_weights(chosen),
         dtype="float32",
     )
     out = tmp_path / "out.safetensors"
-    pair.export(chosen, out, recipe)
+    export_recipe(recipe, paths, out)
     written = load_file(out)
     for key, block in ((key, block_of(key)) for key in expected_tensors("emoji").unet):
         assert torch.equal(written[key], (a if block == "OUT03" else nearly)[key]), key
     with safe_open(out, "pt") as file:
         found = read_recipe(file.metadata())
     assert found is not None
-    assert found.weights == pair.file_weights(chosen) == {**chosen, "OUT03": 0.0}
+    assert found.weights == {**chosen, "OUT03": 0.0}

@@ -1,0 +1,178 @@
+"""What can be done with a job that really ran: judged anew, exported, collected, made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from safetensors import safe_open
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from optimizer.recipes import read_recipe
+from scoring.errors import InputError
+from service.afterwards.export import Exporter, ExportRequest
+from service.afterwards.retally import RetallyRequest, retally
+from service.api.app import create_app
+from service.catalog import Catalog
+from service.cli import app
+from service.db.states import JobState, TrialKind
+from service.db.store import Store
+from service.errors import Conflict, NotFound
+from service.jobs import JobRequest
+from service.planning import validate_job
+from service.settings import Settings, load_settings
+from service.worker import Worker
+from tests.tiny_models import job, write_models, write_reward
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A settings file of an installation with three models."""
+    folder = tmp_path_factory.mktemp("afterwards")
+    write_models(folder / "models", ("one", "two", "three"))
+    write_reward(folder / "scorers" / "reward")
+    file = folder / "autombw.toml"
+    file.write_text('models_dir = "models"\nscorers_dir = "scorers"\ndata_dir = "data"\ndevice = "cpu"\n')
+    return file
+
+
+@pytest.fixture(scope="module")
+def settings(installed: Path) -> Settings:
+    return load_settings(installed)
+
+
+@pytest.fixture(scope="module")
+def store(settings: Settings) -> Iterator[Store]:
+    store = Store(settings.database_url)
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def tree(settings: Settings, store: Store) -> str:
+    """A job of three leaves that is done: 01b, 02b and the average."""
+    return finished(settings, store, leaves=["one", "two", "three"], output="tree")
+
+
+def finished(settings: Settings, store: Store, **changes: object) -> str:
+    request = JobRequest.model_validate(job(**changes))
+    job_id = store.create_job(validate_job(request, settings, Catalog(settings.models_dir))).id
+    Worker(settings, store).run_job(job_id)
+    assert store.job(job_id).state is JobState.DONE, [node.reason for node in store.nodes(job_id)]
+    return job_id
+
+
+def exporter(settings: Settings, store: Store, job_id: str) -> Exporter:
+    return Exporter(store, settings, Catalog(settings.models_dir), job_id)
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_retally_by_the_jobs_own_tally_gives_the_scores_of_the_search(store: Store, tree: str) -> None:
+    for found, node in zip(retally(store, tree, RetallyRequest()).nodes, store.nodes(tree), strict=False):
+        scores = {trial.number: trial.score for trial in store.trials(node.id, kinds=[TrialKind.SEARCH])}
+        assert found.counted == len(scores) == 4
+        assert {trial.number: trial.after for trial in found.best} == scores
+
+
+def test_a_trial_that_did_not_win_is_exported_with_its_recipe(
+    settings: Settings, store: Store, tree: str
+) -> None:
+    node = store.nodes(tree)[0]
+    written = exporter(settings, store, tree).export(ExportRequest(node="01b", trial=2))
+    out = settings.outputs_dir / "tree-01b-trial-2.safetensors"
+    assert (Path(written.path), written.sha256) == (out, sha256_of(out))
+    with safe_open(out, "pt") as file:
+        recipe = read_recipe(file.metadata())
+    assert recipe is not None
+    uniform = store.find_trial(node.id, TrialKind.SEARCH, 2)
+    assert uniform is not None
+    assert (recipe.weights, recipe.scores["search/trial 2"]) == (uniform.weights, uniform.score)
+    merged = load_file(out)
+    parents = [load_file(settings.models_dir / f"{name}.safetensors") for name in ("one", "two")]
+    key = "model.diffusion_model.input_blocks.1.0.in_layers.2.weight"
+    mean = (parents[0][key].float() + parents[1][key].float()) / 2
+    assert merged[key].equal(mean.half())
+    assert store.events(tree, limit=10_000)[-1].data["name"] == "tree-01b-trial-2"
+
+
+def test_the_winner_exported_under_another_name_differs_in_its_recipe_alone(
+    settings: Settings, store: Store, tree: str
+) -> None:
+    exporter(settings, store, tree).export(ExportRequest(output="again"))
+    again, first = (load_file(settings.outputs_dir / f"{name}.safetensors") for name in ("again", "tree"))
+    assert again.keys() == first.keys()
+    assert all(tensor.equal(first[key]) for key, tensor in again.items())
+
+
+def test_what_cannot_be_exported_is_said(settings: Settings, store: Store, tree: str) -> None:
+    export = exporter(settings, store, tree).export
+    before = sha256_of(settings.outputs_dir / "tree.safetensors")
+    for request, kind, words in (
+        ({"trial": 99}, NotFound, "node 02b of job .* has no trial 99"),
+        ({"node": "average", "trial": 0}, Conflict, "average is no merge"),
+        ({"trial": 1, "output": "tree"}, Conflict, "'tree' is the name of a job's result"),
+        ({"trial": 1, "output": "a/b"}, InputError, "output: 'a/b' cannot be used as a name"),
+        ({}, Conflict, "tree.safetensors exists already"),
+    ):
+        with pytest.raises(kind, match=words):
+            export(ExportRequest.model_validate(request))
+    (settings.outputs_dir / "mine.safetensors").write_bytes(b"mine")
+    with pytest.raises(Conflict, match=r"mine\.safetensors exists already; give another"):
+        export(ExportRequest(trial=1, output="mine"))
+    assert (settings.outputs_dir / "mine.safetensors").read_bytes() == b"mine"
+    assert sha256_of(settings.outputs_dir / "tree.safetensors") == before
+
+
+def test_a_file_that_is_gone_is_made_again_to_the_bit_and_its_inputs_before_it(
+    settings: Settings, store: Store, tree: str
+) -> None:
+    outputs = [settings.outputs_dir / f"{name}.safetensors" for name in ("tree", "tree-01b", "tree-average")]
+    before = [sha256_of(path) for path in outputs]
+    for path in outputs:
+        path.unlink()
+    written = exporter(settings, store, tree).export(ExportRequest())
+    assert (written.sha256, written.made_again) == (before[0], ["tree-01b"])
+    exporter(settings, store, tree).export(ExportRequest(node="average"))
+    assert [sha256_of(path) for path in outputs] == before
+
+
+def test_judging_and_exporting_over_http(settings: Settings, store: Store, tree: str) -> None:
+    with TestClient(create_app(settings)) as client:
+        answer = client.post(f"/api/v1/jobs/{tree}/export", json={"trial": 3, "output": "over http"})
+        assert answer.status_code == 201, answer.text
+        assert (
+            client.post(f"/api/v1/jobs/{tree}/export", json={"trial": 3, "output": "over http"}).status_code
+            == 409
+        )
+        judged = client.post(f"/api/v1/jobs/{tree}/retally", json={"tally": "median"}).json()
+        assert [node["node"] for node in judged["nodes"]] == ["01b", "02b"]
+        assert client.post(f"/api/v1/jobs/{tree}/retally", json={"tally": "mean"}).status_code == 422
+    with safe_open(answer.json()["path"], "pt") as file:
+        assert file.metadata()["modelspec.title"] == "over http"
+
+
+def test_the_commands(installed: Path, tree: str, settings: Settings) -> None:
+    judged = run(installed, "retally", tree, "--tally", "median", "--node", "01b", "--json")
+    assert json.loads(judged)["nodes"][0]["tally"] == "median"
+    assert "rank correlation 1.000" in run(installed, "retally", tree, "--weight", "clip=2")
+    with pytest.raises(InputError, match="give SCORER=WEIGHT"):
+        run(installed, "retally", tree, "--weight", "clip")
+    written = run(installed, "export", tree, "--node", "01b", "--trial", "0", "--output", "by hand")
+    assert str(settings.outputs_dir / "by hand.safetensors") in written.replace("\n", "")
+
+
+def run(installed: Path, *arguments: str) -> str:
+    """What a command prints; raises what it would end with."""
+    result = CliRunner().invoke(app, [*arguments, "--settings", str(installed)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
