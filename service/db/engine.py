@@ -45,7 +45,8 @@ def open_engine(url: str) -> Engine:
     if parsed.drivername == SQLITE:
         engine, remedy = _sqlite(parsed), "give another file, or make this one readable and writable"
     else:
-        engine, remedy = _postgresql(parsed), "start PostgreSQL there, or correct the parts of database_url"
+        engine = _postgresql(parsed)
+        remedy = "start PostgreSQL, or correct user, password, host, port and database in database_url"
     try:
         engine.connect().close()
     except DBAPIError as error:
