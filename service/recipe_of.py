@@ -46,4 +46,9 @@ def parent_of(source: Source) -> Parent:
     # The inspection has the recipes parsed; the merged file carries them as the strings they were.
     found: dict[str, Any] = source.inspection.metadata
     metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in found.items()}
-    return Parent(name=source.name, sha256=digest(source.inspection), legacy_hash=None, metadata=metadata)
+    return Parent(
+        name=source.name,
+        sha256=digest(source.inspection),
+        legacy_hash=source.inspection.legacy_hash,
+        metadata=metadata,
+    )
