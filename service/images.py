@@ -23,12 +23,14 @@ TEMPORARY = ".tmp"
 def store_images(renders_dir: Path, images: Sequence[Image.Image]) -> list[str]:
     """Write images durably and return their sha256; the same picture is kept once.
 
-    Raises OSError when one cannot be written (then no temporary file is left behind).
+    A file that is there already gets the present time: `service.afterwards.gc` leaves alone what is young,
+    since the row that names it comes a moment later. Raises OSError when one cannot be written (then no
+    temporary file is left behind).
     """
     encoded = [_png(image) for image in images]
     hashes = [hashlib.sha256(data).hexdigest() for data in encoded]
     paths = [path_of(renders_dir, sha256) for sha256 in hashes]
-    _write(renders_dir, {path: data for path, data in zip(paths, encoded, strict=True) if not path.exists()})
+    _write(renders_dir, {path: data for path, data in zip(paths, encoded, strict=True) if not _touch(path)})
     return hashes
 
 
@@ -50,6 +52,15 @@ def sweep_temporaries(renders_dir: Path) -> None:
     for left in (renders_dir / TEMPORARY).glob(f"{socket.gethostname()}.*.tmp"):
         if not is_alive(int(left.name.split(".")[-3])):
             left.unlink(missing_ok=True)
+
+
+def _touch(path: Path) -> bool:
+    """Whether a file is there; it is young from now on."""
+    try:
+        os.utime(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _png(image: Image.Image) -> bytes:

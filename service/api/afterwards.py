@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from service.afterwards.export import Exported, Exporter, ExportRequest
+from service.afterwards.gc import Collected, CollectRequest, collect
 from service.afterwards.retally import Retally, RetallyRequest, retally
 from service.api.context import Ctx
 from service.api.problems import responses
@@ -35,3 +36,12 @@ def export(job_id: str, body: ExportRequest, context: Ctx) -> Exported:
     were collected are made again first. Without a trial and a name, the node's own file is made again.
     """
     return Exporter(context.store, context.settings, context.catalog, job_id).export(body)
+
+
+@router.post("/gc", summary="Give up images and checkpoints", responses=responses(404, 422))
+def collect_garbage(body: CollectRequest, context: Ctx) -> Collected:
+    """Make room: images and intermediate checkpoints that are not to be kept, and files that nothing names.
+
+    Rows and scores are kept. A dry run unless `dry_run` is false.
+    """
+    return collect(context.store, context.settings, body)

@@ -14,10 +14,11 @@ from rich.table import Table
 from scoring.errors import InputError
 from service.cli.output import AsJson, console, print_json
 from service.cli.setup import Config
-from service.settings import Settings, load_settings
+from service.settings import Settings, describe, load_settings
 
 # SQLAlchemy, torch and diffusers take seconds to import: only the commands that need them may pay for them.
 if TYPE_CHECKING:
+    from service.afterwards.gc import Collected
     from service.afterwards.retally import NodeRetally
     from service.db.store import Store
 
@@ -81,6 +82,43 @@ def export(
     console.print(f"{written.path}\nsha256 {written.sha256}", markup=False, highlight=False, soft_wrap=True)
 
 
+def gc(
+    jobs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[JOB]...", help="Else all jobs in which nothing happens by itself."),
+    ] = None,
+    *,
+    images: Annotated[
+        str,
+        typer.Option(
+            help="Keep all, none, or best-K: of each node's K best trials, the baselines and held-out."
+        ),
+    ] = "all",
+    checkpoints: Annotated[
+        str, typer.Option(help="Keep all, or the final one; `export` makes the others again.")
+    ] = "all",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make room: give up images and checkpoints that are not kept, and files that nothing names."""
+    from pydantic import ValidationError
+
+    from service.afterwards.gc import CollectRequest, collect
+
+    given = {"jobs": jobs or [], "images": images, "checkpoints": checkpoints, "dry_run": dry_run}
+    try:
+        request = CollectRequest.model_validate(given)
+    except ValidationError as error:
+        raise InputError(describe(error)) from error
+    with _installation(config) as (settings, store):
+        found = collect(store, settings, request)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        _print_collected(found)
+
+
 @contextmanager
 def _installation(config: Config) -> Iterator[tuple[Settings, Store]]:
     from service.db.store import Store
@@ -129,3 +167,26 @@ def _print_retally(job_id: str, found: NodeRetally) -> None:
     for reason, numbers in without.items():
         shown = ", ".join(map(str, numbers[:10])) + (f" and {len(numbers) - 10} more" * (len(numbers) > 10))
         console.print(f"  not counted: {shown}: {escape(reason)}", style="yellow", highlight=False)
+
+
+def _print_collected(found: Collected) -> None:
+    table = Table("", "files", "MB", box=None)
+    checkpoints = sum(made.size for made in found.checkpoints)
+    for what, files, size in (
+        (f"images of {found.renders} renders", found.images.files, found.images.bytes),
+        ("intermediate checkpoints", len(found.checkpoints), checkpoints),
+        ("files that nothing names", found.orphans.files, found.orphans.bytes),
+    ):
+        table.add_row(what, str(files), f"{size / 1e6:.1f}")
+    console.print(table)
+    for made in found.checkpoints:
+        console.print(
+            f"{made.name}: autombw export {made.job} --node {made.node} makes it again",
+            style="dim",
+            markup=False,
+            highlight=False,
+        )
+    if found.young:
+        console.print(f"{found.young} files are too young; a worker may be naming them now", style="dim")
+    done = "would be freed; leave out --dry-run to do it" if found.dry_run else "freed"
+    console.print(f"{found.freed_bytes() / 1e6:.1f} MB {done}", highlight=False)

@@ -1,17 +1,57 @@
-"""What is done with a job's trials once they are there: tallied anew, reported, collected."""
+"""What is done with a job's trials once they are there: tallied anew, reported, exported, collected."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from service.db.database import Database, job_of, record
-from service.db.models import Checkpoint, Node, Trial
-from service.db.records import RenderRecord
-from service.db.states import TrialKind
+from service.db.models import Checkpoint, Job, Node, Render, Trial
+from service.db.records import CheckpointRecord, JobRecord, NodeRecord, RenderRecord, TrialRecord
+from service.db.states import (
+    JOB_AT_REST,
+    JOB_FINAL,
+    NODE_FINAL,
+    RENDER_MOVES,
+    NodeState,
+    RenderState,
+    TrialKind,
+    check_move,
+)
+from service.db.tree import final_node, mentions
 from service.db.trials import render_records
+
+Choose = Callable[[NodeRecord, Sequence[TrialRecord]], Collection[int]]
+"""From a node that is over and its trials: the ids of the trials whose images are given up."""
+
+AT_ONCE = 500
+"""How many values a query lists at most."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """Renders of a node whose images are given up. trials: their ids; renders: how many."""
+
+    node: str
+    trials: frozenset[int]
+    renders: int
+
+
+@dataclass(frozen=True)
+class ImageUse:
+    """A render that names an image."""
+
+    sha256: str
+    trial_id: int
+    state: RenderState
 
 
 class AfterwardsStore(Database):
@@ -27,19 +67,143 @@ class AfterwardsStore(Database):
     def record_export(self, node_id: int, number: int, name: str, sha256: str) -> None:
         """Record that the merge of a search trial was written under another name."""
         with self._write() as session:
-            node = session.get_one(Node, node_id)
-            job_of(session, node.job_id)
-            data = {"node": node.name, "position": node.position, "trial": number}
-            record(
-                session, node.job_id, "checkpoint.exported", {**data, "name": name, "sha256": sha256}, node.id
-            )
+            node = _locked_node(session, node_id)
+            data = {**_named(node), "trial": number, "name": name, "sha256": sha256}
+            record(session, node.job_id, "checkpoint.exported", data, node.id)
 
     def restore_checkpoint(self, node_id: int, path: Path) -> None:
         """The output of a node, which must have one, is there again."""
         with self._write() as session:
-            node = session.get_one(Node, node_id)
-            job_of(session, node.job_id)
+            node = _locked_node(session, node_id)
             row = session.scalars(select(Checkpoint).where(Checkpoint.node_id == node_id)).one()
             row.path, row.collected_at = str(path), None
-            data = {"node": node.name, "position": node.position, "name": row.name, "sha256": row.sha256}
+            data = {**_named(node), "name": row.name, "sha256": row.sha256}
             record(session, node.job_id, "checkpoint.made_again", data, node.id)
+
+    def jobs_at_rest(self) -> list[JobRecord]:
+        """All jobs in which nothing more happens until a person acts, oldest first."""
+        resting = select(Job).where(Job.state.in_(JOB_AT_REST)).order_by(Job.created_at, Job.id)
+        with self._read() as session:
+            return [JobRecord.model_validate(job) for job in session.scalars(resting)]
+
+    def collect_renders(self, job_id: str, choose: Choose, *, dry_run: bool) -> list[GivenUp]:
+        """Give up images of a job's nodes that are over; what was given up, or would be in a dry run.
+
+        The rows keep their scores. Whoever calls this removes the files afterwards: a file too many is
+        harmless, a row that names a missing file is not. Raises NotFound.
+        """
+        with self._read() if dry_run else self._write() as session:
+            over = [node for node in job_of(session, job_id).nodes if node.state in NODE_FINAL]
+            found = [_chosen(session, node, choose) for node in over]
+            if not dry_run:
+                for node, given_up in zip(over, found, strict=True):
+                    _collect_renders(session, node, given_up)
+            return [given_up for given_up in found if given_up.renders]
+
+    def image_uses(self, hashes: Sequence[str]) -> list[ImageUse]:
+        """Every render that names one of these images."""
+        with self._read() as session:
+            return [
+                ImageUse(*row)
+                for some in _parts(hashes)
+                for row in session.execute(
+                    select(Render.sha256, Render.trial_id, Render.state).where(Render.sha256.in_(some))
+                )
+            ]
+
+    def collect_checkpoints(self, job_id: str, *, dry_run: bool) -> list[CheckpointRecord]:
+        """Give up the outputs that lead to a job's final one; which were, or would be in a dry run.
+
+        Only where the final one is written, and none that an unfinished node of any job takes or may take.
+        Whoever calls this removes the files afterwards. Raises NotFound.
+        """
+        with self._read() if dry_run else self._write() as session:
+            rows = _intermediate(session, job_of(session, job_id))
+            if not dry_run:
+                for row in rows:
+                    _collect_checkpoint(session, row)
+            return [CheckpointRecord.model_validate(row) for row in rows]
+
+    def collected_checkpoints(self) -> list[CheckpointRecord]:
+        """Every output whose file was given up."""
+        given_up = select(Checkpoint).where(Checkpoint.collected_at.is_not(None)).order_by(Checkpoint.id)
+        with self._read() as session:
+            return [CheckpointRecord.model_validate(row) for row in session.scalars(given_up)]
+
+
+def _locked_node(session: Session, node_id: int) -> Node:
+    node = session.get_one(Node, node_id)
+    job_of(session, node.job_id)
+    return node
+
+
+def _parts(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    return (values[i : i + AT_ONCE] for i in range(0, len(values), AT_ONCE))
+
+
+def _named(node: Node) -> dict[str, object]:
+    return {"node": node.name, "position": node.position}
+
+
+def _chosen(session: Session, node: Node, choose: Choose) -> GivenUp:
+    trials = session.scalars(select(Trial).where(Trial.node_id == node.id).order_by(Trial.number, Trial.id))
+    chosen = choose(NodeRecord.model_validate(node), [TrialRecord.model_validate(t) for t in trials])
+    counts = dict(
+        session.execute(
+            select(Render.trial_id, func.count())
+            .join(Trial)
+            .where(Trial.node_id == node.id, Render.state == RenderState.STORED)
+            .group_by(Render.trial_id)
+        ).all()
+    )
+    stored = frozenset(trial_id for trial_id in chosen if trial_id in counts)
+    return GivenUp(node.name, stored, sum(counts[trial_id] for trial_id in stored))
+
+
+def _collect_renders(session: Session, node: Node, given_up: GivenUp) -> None:
+    if not given_up.renders:
+        return
+    check_move(RENDER_MOVES, f"renders of node {node.name}", RenderState.STORED, RenderState.COLLECTED)
+    for some in _parts(sorted(given_up.trials)):
+        session.execute(
+            update(Render)
+            .where(Render.trial_id.in_(some), Render.state == RenderState.STORED)
+            .values(state=RenderState.COLLECTED)
+        )
+    data = {**_named(node), "trials": len(given_up.trials), "renders": given_up.renders}
+    record(session, node.job_id, "renders.collected", data, node.id)
+
+
+def _intermediate(session: Session, job: Job) -> list[Checkpoint]:
+    final = final_node(job.nodes)
+    present = select(Checkpoint).join(Node).where(Node.job_id == job.id, Checkpoint.collected_at.is_(None))
+    rows = {row.node_id: row for row in session.scalars(present.order_by(Node.position))}
+    if final.state is not NodeState.DONE or final.id not in rows:
+        return []
+    wanted = _wanted_hashes(session)
+    waiting = [node for node in job.nodes if node.state not in NODE_FINAL]
+    return [
+        rows[node.id]
+        for node in job.nodes
+        if node.id in rows
+        and node is not final
+        and node.state in NODE_FINAL
+        and rows[node.id].sha256 not in wanted
+        and not any(mentions(other, node.name) for other in waiting)
+    ]
+
+
+def _wanted_hashes(session: Session) -> set[str]:
+    """What unfinished nodes merge, or may: their inputs, and the leaves of their jobs."""
+    inputs = select(Node.a_sha256, Node.b_sha256).where(Node.state.not_in(NODE_FINAL))
+    wanted = {sha256 for row in session.execute(inputs) for sha256 in row if sha256}
+    for leaves in session.scalars(select(Job.leaves).where(Job.state.not_in(JOB_FINAL))):
+        wanted.update(leaves.values())
+    return wanted
+
+
+def _collect_checkpoint(session: Session, row: Checkpoint) -> None:
+    node = session.get_one(Node, row.node_id)
+    row.collected_at = time.time()
+    data = {**_named(node), "name": row.name, "sha256": row.sha256, "size": row.size}
+    record(session, node.job_id, "checkpoint.collected", data, node.id)

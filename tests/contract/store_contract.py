@@ -15,8 +15,18 @@ from pathlib import Path
 import pytest
 
 from optimizer.bracket import balanced, input_text, levels
-from service.db.records import JobRecord, Lease, NewCheckpoint, NewJob, NewNode, NewRender
-from service.db.states import JobState, NodeKind, NodeState, TrialKind, TrialState
+from service.db.afterwards import GivenUp
+from service.db.records import (
+    JobRecord,
+    Lease,
+    NewCheckpoint,
+    NewJob,
+    NewNode,
+    NewRender,
+    NodeRecord,
+    TrialRecord,
+)
+from service.db.states import JobState, NodeKind, NodeState, RenderState, TrialKind, TrialState
 from service.db.store import Store
 from service.errors import Conflict, LeaseLost, NotFound
 
@@ -347,3 +357,60 @@ class StoreContract:
             "softer",
         )
         assert (restored.kind, restored.data["sha256"]) == ("checkpoint.made_again", SHA)
+
+    def test_renders_of_a_node_that_is_over_are_given_up_and_keep_their_scores(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        trials = [store.open_trial(lease, TrialKind.SEARCH, number, {}).id for number in range(3)]
+        for trial_id in trials:
+            store.add_renders(
+                lease, trial_id, [NewRender(probe, SHA, 0.1, {"clip": 0.5}) for probe in (0, 1)]
+            )
+            store.finish_trial(lease, trial_id, 0.5, 1.0, {})
+        seen: list[str] = []
+
+        def all_but_the_first(node: NodeRecord, found: Sequence[TrialRecord]) -> list[int]:
+            seen.append(node.name)
+            return [trial.id for trial in found[1:]]
+
+        assert store.collect_renders(lease.job_id, all_but_the_first, dry_run=False) == []
+        assert seen == [], "the node still runs"
+        store.finish_node(lease, 0.5, None)
+        expected = [GivenUp("01b", frozenset(trials[1:]), 4)]
+        assert store.collect_renders(lease.job_id, all_but_the_first, dry_run=True) == expected
+        assert all(render.state is RenderState.STORED for render in store.renders(trials[1]))
+        assert store.collect_renders(lease.job_id, all_but_the_first, dry_run=False) == expected
+        assert store.collect_renders(lease.job_id, all_but_the_first, dry_run=False) == []
+        assert [render.scores for render in store.renders(trials[1])] == [{"clip": 0.5}] * 2
+        assert store.events(lease.job_id)[-1].kind == "renders.collected"
+        uses = store.image_uses(["cd" * 32, SHA])
+        assert sorted((use.trial_id, use.state) for use in uses) == sorted(
+            (trial_id, RenderState.STORED if trial_id == trials[0] else RenderState.COLLECTED)
+            for trial_id in trials * 2
+        )
+
+    def test_outputs_on_the_way_to_the_final_one_are_given_up_once_it_is_written(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        job = store.create_job(new_job("out", ("one", "two", "three")))
+        first = leased(store)
+        store.finish_node(first, 0.5, NewCheckpoint("out 01b", tmp_path / "01b", "cd" * 32, 9, {}, {}))
+        assert store.collect_checkpoints(job.id, dry_run=False) == []
+        store.finish_node(leased(store), 0.6, NewCheckpoint("out", tmp_path / "out", SHA, 9, {}, {}))
+        assert [made.name for made in store.collect_checkpoints(job.id, dry_run=True)] == ["out 01b"]
+        assert store.collected_checkpoints() == []
+        assert [made.name for made in store.collect_checkpoints(job.id, dry_run=False)] == ["out 01b"]
+        assert [made.name for made in store.collected_checkpoints()] == ["out 01b"]
+        assert store.events(job.id)[-1].data["size"] == 9
+        store.restore_checkpoint(first.node_id, tmp_path / "01b")
+        assert store.collected_checkpoints() == []
+
+    def test_jobs_at_rest_are_those_in_which_nothing_happens_by_itself(self, store: Store) -> None:
+        jobs = {name: queued(store, name).id for name in ("queued", "paused", "cancelled", "done")}
+        store.pause_job(jobs["paused"])
+        store.cancel_job(jobs["cancelled"])
+        lease = store.lease_node(WORKER, 30, job_id=jobs["done"])
+        assert lease is not None
+        store.finish_node(lease, 0.5, None)
+        assert [job.id for job in store.jobs_at_rest()] == [
+            jobs[name] for name in ("paused", "cancelled", "done")
+        ]

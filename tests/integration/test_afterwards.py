@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from optimizer.recipes import read_recipe
 from scoring.errors import InputError
 from service.afterwards.export import Exporter, ExportRequest
+from service.afterwards.gc import CollectRequest, collect
 from service.afterwards.retally import RetallyRequest, retally
 from service.api.app import create_app
 from service.catalog import Catalog
@@ -146,6 +147,28 @@ def test_a_file_that_is_gone_is_made_again_to_the_bit_and_its_inputs_before_it(
     assert [sha256_of(path) for path in outputs] == before
 
 
+def test_what_was_collected_is_made_again_to_the_bit_and_the_job_goes_on_with_it(
+    settings: Settings, store: Store
+) -> None:
+    """Intermediate files go, and come back for a node that is searched further."""
+    job_id = finished(settings, store, leaves=["one", "two", "three"], output="lean", average=False)
+    first = settings.outputs_dir / "lean-01b.safetensors"
+    before = sha256_of(first)
+    keep = {"jobs": [job_id], "images": "best-1", "checkpoints": "final"}
+    collected = collect(store, settings, CollectRequest.model_validate({**keep, "dry_run": False}))
+    assert ([made.name for made in collected.checkpoints], first.exists()) == (["lean-01b"], False)
+    store.extend_node(job_id, "02b", 1)
+    Worker(settings, store).run_job(job_id)
+    (reason,) = [node.reason for node in store.nodes(job_id) if node.reason]
+    assert f"is gone; make it again with `autombw export {job_id} --node 01b`" in reason
+    exporter(settings, store, job_id).export(ExportRequest(node="01b"))
+    assert sha256_of(first) == before
+    store.retry_job(job_id)
+    Worker(settings, store).run_job(job_id)
+    assert store.job(job_id).state is JobState.DONE
+    assert len(store.trials(store.nodes(job_id)[1].id, kinds=[TrialKind.SEARCH])) == 5
+
+
 def test_judging_and_exporting_over_http(settings: Settings, store: Store, tree: str) -> None:
     with TestClient(create_app(settings)) as client:
         answer = client.post(f"/api/v1/jobs/{tree}/export", json={"trial": 3, "output": "over http"})
@@ -157,6 +180,11 @@ def test_judging_and_exporting_over_http(settings: Settings, store: Store, tree:
         judged = client.post(f"/api/v1/jobs/{tree}/retally", json={"tally": "median"}).json()
         assert [node["node"] for node in judged["nodes"]] == ["01b", "02b"]
         assert client.post(f"/api/v1/jobs/{tree}/retally", json={"tally": "mean"}).status_code == 422
+        told = client.post(
+            "/api/v1/gc", json={"jobs": [tree], "images": "none", "checkpoints": "final"}
+        ).json()
+        assert (told["dry_run"], told["images"]["files"] > 0, len(told["checkpoints"])) == (True, True, 2)
+        assert client.post("/api/v1/gc", json={"images": "best"}).status_code == 422
     with safe_open(answer.json()["path"], "pt") as file:
         assert file.metadata()["modelspec.title"] == "over http"
 
@@ -167,6 +195,11 @@ def test_the_commands(installed: Path, tree: str, settings: Settings) -> None:
     assert "rank correlation 1.000" in run(installed, "retally", tree, "--weight", "clip=2")
     with pytest.raises(InputError, match="give SCORER=WEIGHT"):
         run(installed, "retally", tree, "--weight", "clip")
+    told = run(installed, "gc", tree, "--images", "best-1", "--checkpoints", "final", "--dry-run")
+    assert "MB would be freed; leave out --dry-run to do it" in told
+    assert f"tree-01b: autombw export {tree} --node 01b makes it again" in told.replace("\n", " ")
+    with pytest.raises(InputError, match="keep all, none, or such as best-5"):
+        run(installed, "gc", "--images", "best")
     written = run(installed, "export", tree, "--node", "01b", "--trial", "0", "--output", "by hand")
     assert str(settings.outputs_dir / "by hand.safetensors") in written.replace("\n", "")
 

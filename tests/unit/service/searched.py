@@ -50,10 +50,15 @@ def queue(
     *,
     name: str = "a job",
     output: str = "out",
+    hashes: dict[str, str] | None = None,
     **changes: Any,
 ) -> str:
-    """A job over these leaves with a plan that has changes; with more than two, the average is scored too."""
+    """A job over these leaves with a plan that has changes; with more than two, the average is scored too.
+
+    hashes: of leaves whose sha256 matters.
+    """
     job = new_job(output, leaves)
+    job = replace(job, leaves={**job.leaves, **(hashes or {})})
     nodes = [replace(node, plan=plan(**changes)) for node in job.nodes]
     if len(leaves) > 2:
         nodes.append(

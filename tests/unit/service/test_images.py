@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ def test_the_same_picture_is_kept_once_and_comes_back_as_it_was(tmp_path: Path) 
     red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
     first, second, third = store_images(tmp_path, [red, blue, red])
     assert first == third != second
-    assert len(list(tmp_path.rglob("*.*"))) == 2
+    assert len(list(tmp_path.rglob("*.png"))) == 2
     with Image.open(image_path(tmp_path, first)) as back:
         assert back.tobytes() == red.tobytes()
 
@@ -26,7 +28,16 @@ def test_nothing_is_left_when_it_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / sha256[:2]).write_text("a file where the folder should be")
     with pytest.raises(OSError, match=sha256[:2]):
         store_images(tmp_path, [image])
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not [path for path in tmp_path.rglob("*.tmp") if path.is_file()]
+
+
+def test_a_picture_that_is_there_already_is_young_again(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 8), "red")
+    (sha256,) = store_images(tmp_path, [image])
+    path = image_path(tmp_path, sha256)
+    os.utime(path, (1.0, 1.0))
+    store_images(tmp_path, [image])
+    assert time.time() - path.stat().st_mtime < 60
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "ab" * 32, "AB" * 32, ""])
