@@ -11,6 +11,7 @@ from optimizer.exporting import export_recipe
 from optimizer.recipes import AverageRecipe
 from optimizer.trial import Evaluator, PairEvaluator, Rendered
 from scoring.probes import Probe
+from scoring.rendering.renderer import BetweenSteps
 from service.db.records import NewCheckpoint
 from service.db.states import NodeKind
 from service.node_context import NodeContext
@@ -51,12 +52,7 @@ def _run_merge(context: NodeContext) -> None:
         inspections=(a.inspection, b.inspection),
     )
 
-    def evaluate(
-        weights: BlockWeights, probes: Sequence[Probe], todo: Sequence[int]
-    ) -> Iterator[list[Rendered]]:
-        return evaluator.evaluate(weights, probes, todo, context.check)
-
-    judge = Judge(evaluator.blocks, evaluate, lambda: evaluator.seconds, evaluator.notices)
+    judge = Judge(evaluator.blocks, evaluator.evaluate, lambda: evaluator.seconds, evaluator.notices)
     with Recorder(context.store, context.lease, context.settings.renders_dir) as recorder:
         trials = Trials(context, judge, recorder)
         if context.node.stop_reason is None:
@@ -115,9 +111,9 @@ def _score_alone(context: NodeContext, path: Path) -> float:
     )
 
     def evaluate(
-        _weights: BlockWeights, probes: Sequence[Probe], todo: Sequence[int]
+        _weights: BlockWeights, probes: Sequence[Probe], todo: Sequence[int], between_steps: BetweenSteps
     ) -> Iterator[list[Rendered]]:
-        return evaluator.evaluate(probes, todo, context.check)
+        return evaluator.evaluate(probes, todo, between_steps)
 
     judge = Judge((), evaluate, lambda: evaluator.seconds, evaluator.notices)
     with Recorder(context.store, context.lease, context.settings.renders_dir) as recorder:

@@ -55,6 +55,7 @@ def _write(context: NodeContext, out: Path, write: Callable[[Path, Sealed], None
     # Of a worker that was killed while it wrote: this node is ours now.
     for left in out.parent.glob(f".{out.name}.*.partial"):
         left.unlink(missing_ok=True)
+    log.info("writing %s", out)
     try:
         write(out, lambda sha256: context.store.announce_output(context.lease, sha256))
     except (InputError, OSError) as error:

@@ -1,8 +1,8 @@
 """Write-behind of one node's trials: a thread stores what the search produces, in order.
 
 The next batch of images is rendered while the last one is written, so that a trial does not wait for disk
-and SQL. No batch is handed over before the one ahead of it is stored: a kill loses one finished batch at
-most, which a resumed search makes again, the same.
+and SQL. Whoever renders calls `wait_stored` while it does: no batch is then finished before the one ahead of
+it is stored, and a kill loses one finished batch at most, which a resumed search makes again, the same.
 """
 
 from __future__ import annotations
@@ -63,10 +63,13 @@ class Recorder:
         self._put(write)
 
     def renders(self, batch: Sequence[Rendered]) -> None:
-        """Store images and their scores under the open trial, once the batch before them is stored."""
-        self._wait(self._batch_stored)
+        """Store images and their scores under the open trial."""
         self._batch_stored.clear()
         self._put(partial(self._store_renders, list(batch)))
+
+    def wait_stored(self) -> None:
+        """Wait until the last batch is stored."""
+        self._wait(self._batch_stored)
 
     def finish(self, score: float, seconds: float, timings: Mapping[str, float]) -> None:
         """End the open trial with its score. `store`, the time its writes took, is added to the timings."""

@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     reserve_mb: int = Field(
         default=500, ge=0, description="A node pauses before a disk would have fewer MB free than this."
     )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What is logged to stderr; debug tells of every render."
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Settings:

@@ -16,6 +16,7 @@ from optimizer.search import ToldTrial, propose, stop_reason
 from optimizer.trial import Rendered, StageSeconds
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
+from scoring.rendering.renderer import BetweenSteps
 from scoring.reward import combine, tally
 from service.db.records import TrialRecord
 from service.db.states import HELDOUT_KINDS, TrialKind, TrialState
@@ -33,12 +34,13 @@ BYTES_PER_IMAGE = 8_000_000
 class Judge:
     """How block weights become images with scores.
 
-    evaluate: (weights, probes, indices that are wanted) -> what was rendered, batch by batch. seconds: where
-    the time of the last evaluation went. notices: what people should know of the evaluations so far.
+    evaluate: (weights, probes, indices that are wanted, what to call after every denoising step) -> what was
+    rendered, batch by batch. seconds: where the time of the last evaluation went. notices: what people should
+    know of the evaluations so far.
     """
 
     blocks: tuple[str, ...]
-    evaluate: Callable[[BlockWeights, Sequence[Probe], Sequence[int]], Iterator[list[Rendered]]]
+    evaluate: Callable[[BlockWeights, Sequence[Probe], Sequence[int], BetweenSteps], Iterator[list[Rendered]]]
     seconds: Callable[[], StageSeconds]
     notices: Sequence[str]
 
@@ -153,12 +155,17 @@ class Trials:
         missing = [i for i in range(len(probes)) if i not in scores]
         if not missing:
             return
-        for batch in self.judge.evaluate(weights, probes, missing):
+        for batch in self.judge.evaluate(weights, probes, missing, self._between_steps):
             log.debug("rendered probes %s of node %d", [r.probe for r in batch], self.node_id)
             self.recorder.renders(batch)
             scores.update({rendered.probe: rendered.scores for rendered in batch})
             self._say_notices()
             self.context.check()
+
+    def _between_steps(self) -> None:
+        self.context.check()
+        # Here, not once the batch is done: of two finished batches a kill would lose both.
+        self.recorder.wait_stored()
 
     def _say_notices(self) -> None:
         for text in self.judge.notices[self._said :]:

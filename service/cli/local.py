@@ -67,7 +67,7 @@ def run(
     from service.worker import Worker, stop_on_signals
 
     settings = load_settings(config)
-    configure_logging(quiet=True)
+    configure_logging(settings, quiet=True)
     store = Store(settings.database_url)
     try:
         worker = Worker(settings, store)
@@ -88,7 +88,7 @@ def worker(
     from service.worker import Worker, stop_on_signals
 
     settings = load_settings(config)
-    configure_logging()
+    configure_logging(settings)
     store = Store(settings.database_url)
     working = Worker(settings, store, parent=parent)
     stop_on_signals(working.stop)

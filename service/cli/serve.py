@@ -35,7 +35,7 @@ def serve(
     """Run the API and its workers; SQLite in the data folder, nothing to configure."""
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = load_settings(config, **given)
-    configure_logging()
+    configure_logging(settings)
     listener = _listen(settings)
     import uvicorn
 

@@ -8,6 +8,10 @@ from typing import Annotated
 
 import typer
 
+from service.settings import Settings
+
+OWN_PACKAGES = ("service", "optimizer", "scoring")
+
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -16,9 +20,18 @@ Config = Annotated[
 ]
 
 
-def configure_logging(*, quiet: bool = False) -> None:
-    """Log to stderr; quiet: only warnings, beside a live display."""
-    level = logging.WARNING if quiet else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+def configure_logging(settings: Settings, *, quiet: bool = False) -> None:
+    """Log to stderr as the settings say; quiet: no less than warnings, beside a live display.
+
+    The level is that of our own packages: what libraries say below INFO is of no use to a user.
+    """
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    if quiet:
+        level = max(level, logging.WARNING)
+    logging.basicConfig(
+        level=max(level, logging.INFO), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for own in OWN_PACKAGES:
+        logging.getLogger(own).setLevel(level)
     for noisy in ("alembic", "httpx", "optuna"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
