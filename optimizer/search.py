@@ -4,6 +4,9 @@ The next trial is a pure function of (settings, trial number, trials told so far
 samplers' random state on restart (optuna#5919), so the study is built anew for every proposal from the
 trials that our own store kept, with a sampler seeded from (study seed, trial number). A search that was
 killed twenty times proposes what an undisturbed one proposes.
+
+CMA-ES is asked without Optuna, whose sampler keeps the evolution in the trials that it proposed itself:
+to bring it back, every trial has to be proposed again (30 s at 6,000 trials, growing with their square).
 """
 
 from __future__ import annotations
@@ -12,20 +15,34 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.trial import create_trial
 from pydantic import BaseModel, ConfigDict, Field
+from threadpoolctl import ThreadpoolController
 
 from optimizer.blocks import BlockWeights, uniform
+
+if TYPE_CHECKING:
+    from cmaes import CMA
+    from numpy.typing import NDArray
 
 SamplerName = Literal["gp", "tpe", "cmaes", "random"]
 # Trials 0, 1 and 2 of every node: what a winner has to beat.
 BASELINES: dict[str, float] = {"a": 0.0, "b": 1.0, "uniform": 0.5}
+
+# How many trials inform a sampler: beyond, a proposal costs more than it gains. With 27 blocks GPSampler
+# takes 0.5 s after 300 trials and 5 s after 1,000, TPE 0.15 s after 1,000 and 1.8 s after 10,000
+# (`python -m benchmarks.propose --quick`). What is random needs to know none.
+MOST_TOLD: dict[SamplerName, int] = {"gp": 300, "tpe": 1000, "random": 0}
+# Of CMA-ES: how many trials are one generation.
+POPULATION = 6
 
 # A study per proposal would otherwise announce itself in the log every time.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -74,16 +91,25 @@ def propose(
     name = baseline_name(number)
     if name is not None:
         return uniform(blocks, BASELINES[name])
-    history = sorted((t for t in told if t.number < number), key=lambda t: t.number)
-    space: dict[str, BaseDistribution] = {block: FloatDistribution(0.0, 1.0) for block in blocks}
-    study = optuna.create_study(direction="maximize")
-    if settings.sampler == "cmaes":
-        _replay(study, settings, space, history)
-    else:
-        study.add_trials([_frozen(trial, space) for trial in history])
-    study.sampler = _sampler(settings, number)
-    params = study.ask(space).params
-    return {block: float(params[block]) for block in blocks}
+    history = sorted((t for t in told if t.number < number and t.score is not None), key=lambda t: t.number)
+    # Threads gain nothing on such small matrices; on a busy machine they wait for each other, ten times as
+    # long as it takes.
+    with _thread_pools().limit(limits=1):
+        if settings.sampler == "cmaes":
+            return _evolved(settings, blocks, number, history)
+        return _sampled(settings, blocks, number, informative(history, MOST_TOLD[settings.sampler]))
+
+
+def informative(history: Sequence[ToldTrial], most: int) -> list[ToldTrial]:
+    """At most `most` of the trials, in the same order: the best ones, and as many of the latest others.
+
+    history: trials with a score, by number.
+    """
+    best = sorted(history, key=_score, reverse=True)[: most - most // 2]
+    kept = {trial.number for trial in best}
+    others = [trial for trial in history if trial.number not in kept]
+    kept.update(trial.number for trial in others[max(0, len(others) - most // 2) :])
+    return [trial for trial in history if trial.number in kept]
 
 
 def stop_reason(settings: SearchSettings, told: Sequence[ToldTrial], elapsed_seconds: float) -> str | None:
@@ -105,9 +131,28 @@ def best_trial(told: Sequence[ToldTrial]) -> ToldTrial | None:
     return max(scored, key=lambda t: (t.score, -t.number), default=None)
 
 
+def _score(trial: ToldTrial) -> float:
+    assert trial.score is not None, "only trials with a score are told"
+    return trial.score
+
+
 def _seed(settings: SearchSettings, number: int) -> int:
     digest = hashlib.sha256(f"{settings.seed}/{number}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
+
+
+def _sampled(
+    settings: SearchSettings, blocks: Sequence[str], number: int, history: Sequence[ToldTrial]
+) -> BlockWeights:
+    """What Optuna's sampler proposes after `history`."""
+    # One object for all: the storage copies every trial deeply, and a shared part only once.
+    space: dict[str, BaseDistribution] = dict.fromkeys(blocks, FloatDistribution(0.0, 1.0))
+    study = optuna.create_study(direction="maximize", sampler=_sampler(settings, number))
+    study.add_trials(
+        create_trial(value=trial.score, params=dict(trial.weights), distributions=space) for trial in history
+    )
+    params = study.ask(space).params
+    return {block: float(params[block]) for block in blocks}
 
 
 def _sampler(settings: SearchSettings, number: int) -> BaseSampler:
@@ -120,35 +165,49 @@ def _sampler(settings: SearchSettings, number: int) -> BaseSampler:
                 return GPSampler(seed=seed, deterministic_objective=True)
         case "tpe":
             return TPESampler(seed=seed, multivariate=True)
-        case "cmaes":
-            return CmaEsSampler(seed=seed, popsize=6)
-        case "random":
+        case _:
             return RandomSampler(seed=seed)
 
 
-def _frozen(trial: ToldTrial, space: dict[str, BaseDistribution]) -> FrozenTrial:
-    return create_trial(
-        state=TrialState.COMPLETE if trial.score is not None else TrialState.FAIL,
-        value=trial.score,
-        params=dict(trial.weights),
-        distributions=space,
+def _evolved(
+    settings: SearchSettings, blocks: Sequence[str], number: int, history: Sequence[ToldTrial]
+) -> BlockWeights:
+    """What CMA-ES (Hansen 2016) proposes after `history`, of which every six proposals are a generation.
+
+    It begins around the uniform merge, and again whenever it has converged.
+    """
+    own = [trial for trial in history if baseline_name(trial.number) is None]
+    seed = _seed(settings, number)
+    evolution = _new_evolution(len(blocks), seed)
+    for start in range(0, len(own) - POPULATION + 1, POPULATION):
+        evolution.tell([(_point(t, blocks), -_score(t)) for t in own[start : start + POPULATION]])
+        if evolution.should_stop():
+            evolution = _new_evolution(len(blocks), seed)
+    return dict(zip(blocks, map(float, evolution.ask()), strict=True))
+
+
+def _new_evolution(dimensions: int, seed: int) -> CMA:
+    """As Optuna begins it. The seed has a part in what is asked, none in what is told."""
+    from cmaes import CMA  # here, as it loads scipy, which only a worker needs
+
+    return CMA(
+        mean=np.full(dimensions, 0.5),
+        sigma=1 / 6,
+        bounds=np.array([[0.0, 1.0]] * dimensions),
+        n_max_resampling=10 * dimensions,
+        seed=seed,
+        population_size=POPULATION,
     )
 
 
-def _replay(
-    study: optuna.Study,
-    settings: SearchSettings,
-    space: dict[str, BaseDistribution],
-    history: Sequence[ToldTrial],
-) -> None:
-    """Ask and tell the past again: CMA-ES keeps its state in the trials it proposed, nowhere else."""
-    for trial in history:
-        if baseline_name(trial.number) is not None:
-            study.add_trial(_frozen(trial, space))
-            continue
-        study.sampler = _sampler(settings, trial.number)
-        asked = study.ask(space)
-        if trial.score is None:
-            study.tell(asked, state=TrialState.FAIL)
-        else:
-            study.tell(asked, trial.score)
+def _point(trial: ToldTrial, blocks: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([trial.weights[block] for block in blocks])
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    # It finds what is loaded, and Optuna loads these two as late as it can.
+    import scipy.optimize  # noqa: F401
+    import torch  # noqa: F401
+
+    return ThreadpoolController()
