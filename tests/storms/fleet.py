@@ -7,7 +7,6 @@ interpreter takes to import torch are saved. What it says goes to a file of its 
 from __future__ import annotations
 
 import itertools
-import json
 import multiprocessing
 import os
 import re
@@ -81,7 +80,7 @@ class Member:
 
 
 class Fleet:
-    """The processes of one installation; all that still run are killed in the end."""
+    """The processes of one installation. installation: its settings file."""
 
     def __init__(self, installation: Path) -> None:
         self.installation = installation
@@ -95,10 +94,8 @@ class Fleet:
         """Where the API answers."""
         return f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Fleet:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
+    def end(self) -> None:
+        """Kill what still runs."""
         for member in self.members:
             if member.is_alive:
                 member.kill(signal.SIGKILL)
@@ -126,22 +123,6 @@ class Fleet:
         member = Member(process, log)
         self.members.append(member)
         return member
-
-
-def installation_file(folder: Path, models: Path, **settings: Any) -> Path:
-    """The settings file of an installation in `folder`; beside the models lie the scorers."""
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {
-        "models_dir": str(models),
-        "scorers_dir": str(models.parent / "scorers"),
-        "data_dir": str(folder / "data"),
-        "device": "cpu",
-        **settings,
-    }
-    file = folder / "autombw.toml"
-    # JSON's strings and numbers are TOML's too.
-    file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
-    return file
 
 
 def run_worker(installation: Path) -> None:

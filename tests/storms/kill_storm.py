@@ -17,13 +17,12 @@ from typing import Any, Literal
 import httpx
 
 from service.db.states import JOB_AT_REST
-from service.db.store import Store
 from service.images import TEMPORARY
 from service.progress import trials_planned
-from service.settings import Settings, load_settings
 from service.worker import IDLE_SECONDS
-from tests.storms.fleet import Fleet, Member, installation_file
-from tests.storms.outcome import Outcome, counted_twice, left_over, outcome_of
+from tests.storms.fleet import Member
+from tests.storms.outcome import Outcome, counted_twice, left_over
+from tests.storms.site import Site
 from tests.storms.watcher import Watcher
 from tests.tiny_models import job, write_models, write_reward
 
@@ -106,28 +105,22 @@ def draw_kills(count: int, seed: int) -> list[Kill]:
 
 def run_storm(folder: Path, models: Path, trials: int, kills: Sequence[Kill]) -> Storm:
     """Submit the job over HTTP to an installation in `folder` and let these kills happen to it."""
-    installation = installation_file(folder, models, lease_seconds=3, max_batch=1, log_level="debug")
-    settings = load_settings(installation)
-    with Fleet(installation) as fleet:
-        store = Store(settings.database_url)
-        try:
-            return _Raging(fleet, settings, store, tree_job(trials)).run(kills)
-        finally:
-            store.close()
+    with Site(folder, models, models.parent / "scorers") as site:
+        return _Raging(site, tree_job(trials)).run(kills)
 
 
 class _Raging:
     """A storm while it goes on."""
 
-    def __init__(self, fleet: Fleet, settings: Settings, store: Store, request: dict[str, Any]) -> None:
-        self.fleet, self.settings, self.store = fleet, settings, store
+    def __init__(self, site: Site, request: dict[str, Any]) -> None:
+        self.site, self.fleet, self.settings, self.store = site, site.fleet, site.settings, site.store
         self.started = time.monotonic()
-        self.api = fleet.start_api()
-        self.workers = [fleet.start_worker() for _ in range(WORKERS)]
-        answer = httpx.post(f"{fleet.server}/api/v1/jobs", json=request, timeout=60.0)
+        self.api = self.fleet.start_api()
+        self.workers = [self.fleet.start_worker() for _ in range(WORKERS)]
+        answer = httpx.post(f"{self.fleet.server}/api/v1/jobs", json=request, timeout=60.0)
         assert answer.status_code == 201, answer.text
         self.job_id = str(answer.json()["id"])
-        nodes = store.nodes(self.job_id)
+        nodes = self.store.nodes(self.job_id)
         self.nodes = [node.id for node in nodes]
         self.planned = sum(len(node.plan["probes"]) * trials_planned(node) for node in nodes)
         self.kills: Counter[str] = Counter()
@@ -143,7 +136,7 @@ class _Raging:
             watcher.look()
         # An idle worker sweeps what others left.
         time.sleep(3 * IDLE_SECONDS)
-        outcome = outcome_of(self.settings, self.store, self.job_id)
+        outcome = self.site.outcome(self.job_id)
         return Storm(
             outcome,
             self.kills,

@@ -1,0 +1,32 @@
+"""Sites over the tiny models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.storms.site import Site
+
+MakeSite = Callable[..., Site]
+
+
+@pytest.fixture
+def make_site(tmp_path: Path, tiny_models: Path, tiny_scorers: Path) -> Iterator[MakeSite]:
+    """make_site(name, **settings): an installation of its own over `left` and `right`."""
+    with ExitStack() as sites:
+
+        def make(name: str = "site", **changes: Any) -> Site:
+            folders = {"models_dir": tiny_models, "scorers_dir": tiny_scorers} | changes
+            return sites.enter_context(Site(tmp_path / name, **folders))
+
+        yield make
+
+
+@pytest.fixture
+def site(make_site: MakeSite) -> Site:
+    """An installation of its own over `left` and `right`."""
+    return make_site()
