@@ -62,10 +62,9 @@ def tree_scores(nodes: Sequence[NodeRecord], scores: dict[int, dict[str, float]]
     other numbers could not be compared.
     """
     final = final_node(nodes)
-    comparable = [node for node in nodes if _judge(node) == _judge(final)]
     leaves: dict[str, Scores] = {}
     average = Scores()
-    for node in comparable:
+    for node in comparable(nodes):
         found = scores[node.id]
         if node.kind is NodeKind.AVERAGE:
             average = _scores(found, "winner")
@@ -83,6 +82,12 @@ def tree_scores(nodes: Sequence[NodeRecord], scores: dict[int, dict[str, float]]
         for phase in PHASES
     ]
     return TreeScores(leaves=leaves, average=average, winner=winner, gain=gains[0], heldout_gain=gains[1])
+
+
+def comparable(nodes: Sequence[NodeRecord]) -> list[NodeRecord]:
+    """The nodes whose scores are measured as the final one's: same probes, scorers and tally."""
+    final = final_node(nodes)
+    return [node for node in nodes if _judge(node) == _judge(final)]
 
 
 def _scores(found: dict[str, float], which: str) -> Scores:

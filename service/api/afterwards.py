@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import HTMLResponse
 
 from service.afterwards.export import Exported, Exporter, ExportRequest
 from service.afterwards.gc import Collected, CollectRequest, collect
 from service.afterwards.retally import Retally, RetallyRequest, retally
 from service.api.context import Ctx
 from service.api.problems import responses
+from service.report.page import report_html
 
 router = APIRouter(prefix="/api/v1", tags=["afterwards"])
 
@@ -45,3 +49,21 @@ def collect_garbage(body: CollectRequest, context: Ctx) -> Collected:
     Rows and scores are kept. A dry run unless `dry_run` is false.
     """
     return collect(context.store, context.settings, body)
+
+
+@router.get(
+    "/jobs/{job_id}/report",
+    summary="The report of a job",
+    response_class=HTMLResponse,
+    responses=responses(404, 422),
+)
+def report(
+    job_id: str,
+    context: Ctx,
+    per_hour: Annotated[float | None, Query(ge=0, description="What an hour of computing costs.")] = None,
+) -> HTMLResponse:
+    """One HTML page that asks for nothing outside of itself: gains, images, weights, time.
+
+    It tells of a running job what is known so far.
+    """
+    return HTMLResponse(report_html(context.store, context.settings, job_id, per_hour=per_hour))

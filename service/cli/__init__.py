@@ -34,6 +34,7 @@ for command in (
     bracket.bracket,
     afterwards.retally,
     afterwards.export,
+    afterwards.report,
     afterwards.gc,
     local.worker,
     backup.backup,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -117,6 +118,26 @@ def gc(
         print_json(found.model_dump(mode="json"))
     else:
         _print_collected(found)
+
+
+def report(
+    job_id: JobId,
+    *,
+    out: Annotated[Path | None, typer.Option(help="The file to write; else report-JOB.html.")] = None,
+    per_hour: Annotated[float | None, typer.Option(help="What an hour of computing costs.")] = None,
+    config: Config = None,
+) -> None:
+    """Write the report of a job, as far as it is, as one HTML file: gains, images, weights, time."""
+    from service.report.page import report_html
+
+    with _installation(config) as (settings, store):
+        page = report_html(store, settings, job_id, per_hour=per_hour)
+    file = out or Path(f"report-{job_id}.html")
+    try:
+        file.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--out {file}: cannot be written: {error.strerror or error}") from error
+    console.print(f"{file} ({len(page) / 1e6:.1f} MB)", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

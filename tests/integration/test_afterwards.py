@@ -189,7 +189,11 @@ def test_judging_and_exporting_over_http(settings: Settings, store: Store, tree:
         assert file.metadata()["modelspec.title"] == "over http"
 
 
-def test_the_commands(installed: Path, tree: str, settings: Settings) -> None:
+def test_the_commands(installed: Path, tree: str, settings: Settings, tmp_path: Path) -> None:
+    run(installed, "report", tree, "--out", str(tmp_path / "report.html"))
+    assert (tmp_path / "report.html").read_text().count("data:image/webp") >= 4
+    with pytest.raises(InputError, match=r"nowhere/report\.html: cannot be written: No such file"):
+        run(installed, "report", tree, "--out", str(tmp_path / "nowhere" / "report.html"))
     judged = run(installed, "retally", tree, "--tally", "median", "--node", "01b", "--json")
     assert json.loads(judged)["nodes"][0]["tally"] == "median"
     assert "rank correlation 1.000" in run(installed, "retally", tree, "--weight", "clip=2")
