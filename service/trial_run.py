@@ -65,6 +65,7 @@ class Trials:
         ended = self.store.ended_trials(self.node_id)
         self._told = [ToldTrial(number, weights, score) for number, weights, score, _ in ended]
         self._elapsed = sum(seconds for *_, seconds in ended)
+        self._check_same_blocks()
         while (reason := stop_reason(self.plan.search, self._told, self._elapsed)) is None:
             self.context.check()
             started = time.monotonic()
@@ -141,6 +142,17 @@ class Trials:
             self.recorder.finish(score, seconds, self._timings(proposing))
         self._elapsed += seconds
         return ToldTrial(number, weights, score)
+
+    def _check_same_blocks(self) -> None:
+        """Raise NodePaused when earlier trials weigh other blocks: which move at all depends on the dtype."""
+        known = next((set(trial.weights) for trial in self._told), set(self.judge.blocks))
+        if known != set(self.judge.blocks):
+            changed = ", ".join(sorted(known ^ set(self.judge.blocks)))
+            raise NodePaused(
+                f"the trials so far and this worker do not weigh the same blocks ({changed}): the node began "
+                f"with another dtype than {self.context.settings.resolved_dtype()}; set dtype as it was and "
+                "resume the job, or clone the job"
+            )
 
     def _stored_scores(self, kind: TrialKind, number: int) -> tuple[dict[int, dict[str, float]], float]:
         """What a killed worker left of this trial: probe -> scorer -> number, and the seconds it took."""

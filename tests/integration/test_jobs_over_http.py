@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from service.api.app import create_app
 from service.db.store import Store
@@ -121,6 +123,30 @@ def test_a_model_that_changed_since_it_was_queued_is_not_merged(
     node = client.get(f"/api/v1/jobs/{job_id}").json()["nodes"][0]
     assert node["state"] == "failed"
     assert "model 'right' is not the file it was when the job was queued" in node["reason"]
+
+
+def test_a_node_is_not_searched_further_in_numbers_that_move_other_blocks(
+    settings: Settings, store: Store, tmp_path: Path
+) -> None:
+    """A step of 2^-10 is one in float32 and none in bfloat16, and its block with it."""
+    own = tmp_path / "models"
+    own.mkdir()
+    left, right = (load_file(settings.models_dir / f"{name}.safetensors") for name in ("left", "right"))
+    out = "model.diffusion_model.out."
+    right |= {key: tensor for key, tensor in left.items() if key.startswith(out)}
+    for name, tensors, value in (("left", left, 1.0), ("right", right, 1 + 2**-10)):
+        bias = torch.full_like(tensors[f"{out}2.bias"], value)
+        save_file({**tensors, f"{out}2.bias": bias}, own / f"{name}.safetensors")
+    over = settings.model_copy(update={"models_dir": own, "dtype": "float32"})
+    with TestClient(create_app(over)) as client:
+        job_id = submit(client, heldout=None)
+        Worker(over, store).run_job(job_id)
+        client.post(f"/api/v1/jobs/{job_id}/nodes/01b/extend", json={"trials": 2})
+        Worker(over.model_copy(update={"dtype": "bfloat16"}), store).run_job(job_id)
+        node = client.get(f"/api/v1/jobs/{job_id}").json()["nodes"][0]
+    assert node["state"] == "paused"
+    assert "do not weigh the same blocks (OUT)" in node["reason"]
+    assert "set dtype as it was" in node["reason"]
 
 
 @pytest.mark.parametrize("path", ["/api/v1/jobs/nope", "/api/v1/jobs/nope/events", "/api/v1/jobs/nope/best"])
