@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from scoring.errors import InputError
 from scoring.rendering.samplers import SAMPLERS, check_sampler
 
 MAX_SEED = 2**32 - 1
-_log = logging.getLogger(__name__)
 
 
 class Probe(BaseModel):
@@ -73,8 +70,8 @@ def expand_probes(spec: Any, source: str) -> list[Probe]:
 
     `spec` is one of: a list whose items are probes or A1111 payloads; one probe; one A1111 payload
     (`n_iter` x `batch_size` consecutive seeds); or `{defaults: {...}, prompts: [...], seeds: [...]}`, every
-    prompt with every seed. A prompt is plain text: A1111's weights, as in `(cat:1.2)`, have no effect yet.
-    `source` is named in errors. Raises InputError for anything else.
+    prompt with every seed. Prompts are in A1111's syntax. `source` is named in errors. Raises InputError for
+    anything else.
     """
     if isinstance(spec, list):
         probes = [probe for i, item in enumerate(spec) for probe in _expand_item(item, f"{source}[{i}]")]
@@ -182,7 +179,6 @@ _PAYLOAD_IDLE = {
     "do_not_save_grid",
 }
 _PAYLOAD_KEYS = {*_PAYLOAD_FIELDS, *_PAYLOAD_COUNTS, *_PAYLOAD_OFF, *_PAYLOAD_IDLE}
-_WEIGHTED = re.compile(r"(?<!\\)[(\[]")
 
 
 def _expand_payload(payload: Mapping[Any, Any], source: str) -> list[Probe]:
@@ -199,7 +195,6 @@ def _expand_payload(payload: Mapping[Any, Any], source: str) -> list[Probe]:
     if fields["seed"] == -1:
         raise InputError(f"{source}: seed -1 is a new image every time; give a seed from 0 to {MAX_SEED}")
     first = _probe(fields, source)
-    _warn_of_weights(first, source)
     count = _count(payload, "n_iter", source) * _count(payload, "batch_size", source)
     return [first] + [_probe({**fields, "seed": first.seed + i}, source) for i in range(1, count)]
 
@@ -213,11 +208,6 @@ def _count(payload: Mapping[Any, Any], key: str, source: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
         raise InputError(f"{source}: {key} must be a whole number from 1 to 1000, not {_shown(value)}")
     return value
-
-
-def _warn_of_weights(probe: Probe, source: str) -> None:
-    if _WEIGHTED.search(probe.prompt) or _WEIGHTED.search(probe.negative_prompt):
-        _log.warning("%s: prompt weights have no effect yet, the prompt is read as plain text", source)
 
 
 # ---- errors

@@ -1,87 +1,193 @@
-"""Prompts to what the UNet attends to."""
+"""Probes to what the UNet attends to in each of its calls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from scoring.errors import InputError
+from scoring.probes import Probe
+from scoring.prompts import Stage, compose, schedule, text_at
 from scoring.rendering.components import Components
+from scoring.rendering.samplers import SAMPLERS
+from scoring.rendering.text_encoder import CHUNK_STATES, TextEncoder
 
-_TEXTS_AT_ONCE = 32
+Stages = tuple[Stage, ...]
 
 
-class TextEncoder:
-    """Encodes prompts, each (text, clip_skip) once; the results live as long as this object.
+@dataclass(frozen=True)
+class Prompts:
+    """What a probe says in the course of its render.
 
-    The text encoder is no part of what is searched, so what it gives is a constant: gradients do not flow
-    into it, whatever the caller's grad mode.
+    negative: what guidance leads away from; None without guidance. parts: what it leads to, each with its
+    weight; without guidance there is one, of weight 1.
     """
 
-    def __init__(self, components: Components, device: torch.device) -> None:
-        self._model: Any = components.text_encoder
-        self._tokenizer: Any = components.tokenizer
-        self._device = device
-        self._cache: dict[tuple[str, int], Tensor] = {}
+    negative: Stages | None
+    parts: tuple[tuple[float, Stages], ...]
 
-    def check(self, text: str, clip_skip: int) -> None:
-        """Raises InputError for a prompt that does not fit, naming what would be cut, and for a
-        `clip_skip` deeper than the text encoder."""
-        layers = self._model.config.num_hidden_layers
-        if clip_skip > layers:
-            raise InputError(
-                f"clip_skip {clip_skip}: the text encoder has {layers} layers; take 1 to {layers}"
-            )
-        if (text, clip_skip) in self._cache:
-            return
-        room = self._tokenizer.model_max_length
-        ids = self._tokenizer(text, truncation=False).input_ids
-        if len(ids) > room:
-            cut = self._tokenizer.decode(ids[room - 1 : -1])
-            raise InputError(
-                f"prompt {text[:40]!r}... has {len(ids) - 2} tokens, {room - 2} fit; "
-                f"shorten it, this would be cut: {cut!r}"
-            )
 
-    def encode(self, wanted: Iterable[tuple[str, int]]) -> None:
-        """Encodes those (text, clip_skip) that are not known yet."""
-        missing = [key for key in dict.fromkeys(wanted) if key not in self._cache]
-        for clip_skip in dict.fromkeys(skip for _, skip in missing):
-            texts = [text for text, skip in missing if skip == clip_skip]
-            for start in range(0, len(texts), _TEXTS_AT_ONCE):
-                some = texts[start : start + _TEXTS_AT_ONCE]
-                for text, states in zip(some, self._forward(some, clip_skip), strict=True):
-                    self._cache[text, clip_skip] = states
+class Form(NamedTuple):
+    """What probes have in common that share a batch: each takes `parts` rows of the UNet with `tokens` states
+    of text, and one with `negative_tokens` where these are not 0."""
 
-    def conditioning(self, wanted: Sequence[tuple[str, int]]) -> Tensor:
-        """The states of encoded texts: (len(wanted), tokens, width)."""
-        return torch.stack([self._cache[key] for key in wanted])
-
-    def _forward(self, texts: Sequence[str], clip_skip: int) -> Tensor:
-        # Leaving inference mode keeps the cached states usable for a later gradient.
-        with torch.inference_mode(False), torch.no_grad():
-            inputs = self._tokenizer(
-                list(texts),
-                padding="max_length",
-                max_length=self._tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            )
-            mask = inputs.attention_mask.to(self._device) if self._uses_mask else None
-            output = self._model(
-                inputs.input_ids.to(self._device), attention_mask=mask, output_hidden_states=clip_skip > 1
-            )
-            if clip_skip == 1:
-                states: Tensor = output.last_hidden_state
-                return states
-            # transformers kept the layers under `text_model` before version 5.
-            inner = getattr(self._model, "text_model", self._model)
-            normed: Tensor = inner.final_layer_norm(output.hidden_states[-clip_skip])
-            return normed
+    parts: int
+    tokens: int
+    negative_tokens: int
 
     @property
-    def _uses_mask(self) -> bool:
-        return bool(getattr(self._model.config, "use_attention_mask", False))
+    def rows(self) -> int:
+        return self.parts + bool(self.negative_tokens)
+
+
+def read_prompts(probe: Probe) -> Prompts:
+    """The prompts of a probe without the one that can't change the image, if there is such a one.
+
+    A1111 knows no AND in a negative prompt: there it is a word.
+    """
+    calls = _calls(probe)
+    if probe.cfg_scale == 0:
+        return Prompts(None, ((1.0, schedule(probe.negative_prompt, calls)),))
+    parts = tuple((part.weight, schedule(part.text, calls)) for part in compose(probe.prompt))
+    if probe.cfg_scale == 1 and [weight for weight, _ in parts] == [1]:
+        return Prompts(None, parts)
+    return Prompts(schedule(probe.negative_prompt, calls), parts)
+
+
+class Conditioner:
+    """Gives batches of probes their conditioning; what was encoded is kept as long as this object lives.
+
+    embeddings: as `TextEncoder` says.
+    """
+
+    def __init__(self, components: Components, device: torch.device, embeddings: Path | None = None) -> None:
+        self._encoder = TextEncoder(components, device, embeddings)
+        self._prompts: dict[Probe, Prompts] = {}
+
+    def check(self, probe: Probe) -> None:
+        """Raises InputError for what `TextEncoder.check` says of any text of the probe."""
+        for stages in self._all_stages(probe):
+            for stage in stages:
+                self._encoder.check(stage.text, probe.clip_skip)
+
+    def encode(self, probes: Iterable[Probe]) -> None:
+        """Encodes all texts of `probes` that are not known yet. Raises InputError as `TextEncoder.encode`."""
+        self._encoder.encode(
+            (text, probe.clip_skip)
+            for probe in probes
+            for stages in self._all_stages(probe)
+            for text in self._texts(stages)
+        )
+
+    def form(self, probe: Probe) -> Form:
+        """Which probes this one can share a batch with, as far as its texts are concerned."""
+        prompts = self._read(probe)
+        tokens = max(self._tokens(stages) for _, stages in prompts.parts)
+        return Form(len(prompts.parts), tokens, self._tokens(prompts.negative) if prompts.negative else 0)
+
+    def batch(self, probes: Sequence[Probe], dtype: torch.dtype) -> BatchText:
+        """What the UNet attends to for encoded probes of one form, in `dtype`."""
+        form, prompts = self.form(probes[0]), [self._read(probe) for probe in probes]
+        skips = [probe.clip_skip for probe in probes]
+        parts = [
+            _Row(own.parts[i][1], skip, form.tokens)
+            for i in range(form.parts)
+            for own, skip in zip(prompts, skips, strict=True)
+        ]
+        negatives = [
+            _Row(own.negative, skip, form.negative_tokens)
+            for own, skip in zip(prompts, skips, strict=True)
+            if own.negative is not None
+        ]
+        if not negatives:
+            return BatchText([parts], None, self._row_states, dtype)
+        guidance = torch.tensor(
+            [
+                [probe.cfg_scale * own.parts[i][0] for probe, own in zip(probes, prompts, strict=True)]
+                for i in range(form.parts)
+            ]
+        )
+        # As in A1111, texts of different lengths go through the UNet one after the other.
+        groups = [negatives + parts] if form.tokens == form.negative_tokens else [negatives, parts]
+        return BatchText(groups, guidance, self._row_states, dtype)
+
+    def _read(self, probe: Probe) -> Prompts:
+        if probe not in self._prompts:
+            self._prompts[probe] = read_prompts(probe)
+        return self._prompts[probe]
+
+    def _all_stages(self, probe: Probe) -> Iterator[Stages]:
+        prompts = self._read(probe)
+        yield from (stages for _, stages in prompts.parts)
+        if prompts.negative is not None:
+            yield prompts.negative
+
+    def _texts(self, stages: Stages) -> list[str]:
+        """The texts of stages and, where they differ in length, the empty one that fills them up."""
+        texts = [stage.text for stage in stages]
+        return texts if len({len(self._encoder.chunks(text)) for text in texts}) == 1 else [*texts, ""]
+
+    def _tokens(self, stages: Stages) -> int:
+        return CHUNK_STATES * max(len(self._encoder.chunks(stage.text)) for stage in stages)
+
+    def _row_states(self, row: _Row, text: str) -> Tensor:
+        """The states (tokens, width) of a text of the row: filled up with empty chunks to the longest text of
+        its stages, then with its last state to the longest part."""
+        states = self._encoder.states(text, row.clip_skip)
+        while len(states) < self._tokens(row.stages):
+            states = torch.cat([states, self._encoder.states("", row.clip_skip)])
+        return torch.cat([states, states[-1:].expand(row.tokens - len(states), -1)])
+
+
+@dataclass(frozen=True)
+class _Row:
+    stages: Stages
+    clip_skip: int
+    tokens: int
+
+
+class BatchText:
+    """What the UNet attends to for a batch of N images, call by call.
+
+    guidance: (parts, N), how strongly each part leads away from the negative prompt; None without guidance.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[_Row]],
+        guidance: Tensor | None,
+        states: Callable[[_Row, str], Tensor],
+        dtype: torch.dtype,
+    ) -> None:
+        self.guidance = guidance
+        self._groups, self._row_states, self._dtype = groups, states, dtype
+        self._said: list[list[str]] = []
+        self._states: list[Tensor] = []
+
+    def at(self, call: int) -> list[Tensor]:
+        """The texts (rows, tokens, width) that the UNet has to see in its `call`-th call, counted from 0.
+
+        One after the other; together their rows are N of the negative prompts if there is guidance, then N of
+        each part.
+        """
+        said = [[text_at(row.stages, call) for row in rows] for rows in self._groups]
+        if said != self._said:
+            self._said = said
+            self._states = [
+                torch.stack([self._row_states(row, text) for row, text in zip(rows, texts, strict=True)])
+                for rows, texts in zip(self._groups, said, strict=True)
+            ]
+            self._states = [states.to(self._dtype) for states in self._states]
+        return self._states
+
+
+def _calls(probe: Probe) -> int:
+    """How often A1111 counts the UNet to be called: twice a step by samplers of second order."""
+    import diffusers  # here, so that reading and checking probes stays fast
+
+    order: int = getattr(diffusers, SAMPLERS[probe.sampler].scheduler).order
+    return order * probe.steps

@@ -10,6 +10,7 @@ import inspect
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
 from scoring.rendering.components import Components, dtype_name
-from scoring.rendering.conditioning import TextEncoder
+from scoring.rendering.conditioning import BatchText, Conditioner, Form
 from scoring.rendering.decoder import Decoder
 from scoring.rendering.images import check_images, first_not_finite
 from scoring.rendering.memory import Kind, Memory, halves
@@ -35,33 +36,41 @@ def denoise(
     scheduler: Any,
     latents: Tensor,
     *,
-    cond: Tensor,
-    uncond: Tensor | None,
-    cfg_scale: Tensor,
+    text: BatchText,
     generators: list[torch.Generator],
     between_steps: BetweenSteps | None = None,
 ) -> Tensor:
     """Latents (N, 4, h, w) of noise, already at the scheduler's first noise level, to latents of images.
 
-    cond, uncond: text conditioning (N, tokens, width) of the prompts and the negative prompts; without
-    `uncond` there is no guidance and the UNet runs once a row. cfg_scale: (N,), the guidance of each row.
     generators: one a row, for samplers that add noise on the way. The scheduler's timesteps must be set.
-    Classifier-free guidance is that of Ho and Salimans (2022), as k-diffusion and A1111 write it.
     """
-    guidance = cfg_scale.to(latents).view(-1, 1, 1, 1)
-    text = cond if uncond is None else torch.cat([uncond, cond])
+    guidance = None if text.guidance is None else text.guidance.to(latents)[:, :, None, None, None]
     noise = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    for t in scheduler.timesteps:
+    for call, t in enumerate(scheduler.timesteps):
         x = scheduler.scale_model_input(latents, t)
-        if uncond is None:
-            predicted = unet(x, t, encoder_hidden_states=text).sample
-        else:
-            negative, positive = unet(torch.cat([x, x]), t, encoder_hidden_states=text).sample.chunk(2)
-            predicted = negative + guidance * (positive - negative)
+        predicted = _predict(unet, x, t, text.at(call), guidance)
         latents = scheduler.step(predicted, t, latents, **noise, return_dict=False)[0]
         if between_steps is not None:
             between_steps()
     return latents
+
+
+def _predict(unet: Any, x: Tensor, t: Tensor, texts: Sequence[Tensor], guidance: Tensor | None) -> Tensor:
+    """What the UNet makes of `x` (N, 4, h, w) at time `t` under `texts`, as `BatchText.at` gives them.
+
+    guidance: (parts, N, 1, 1, 1), or None. Classifier-free guidance is that of Ho and Salimans (2022), as
+    k-diffusion and A1111 write it; the pulls of several parts add up, as in Liu et al. (2022).
+    """
+    predicted: Tensor = torch.cat(
+        [unet(x.repeat(len(rows) // len(x), 1, 1, 1), t, encoder_hidden_states=rows).sample for rows in texts]
+    )
+    if guidance is None:
+        return predicted
+    negative, *parts = predicted.chunk(1 + len(guidance))
+    guided = negative
+    for strength, part in zip(guidance, parts, strict=True):
+        guided = guided + strength * (part - negative)
+    return guided
 
 
 class Renderer:
@@ -71,10 +80,17 @@ class Renderer:
     max_batch: how many images are denoised at once (twice as many rows with guidance). Where so many do not
     fit the device's memory, it is halved for images of that size until they do, each size tried once;
     `notices` says so.
-    Raises InputError for max_batch below 1.
+    embeddings: a folder of textual inversions that prompts may name.
+    Raises InputError for max_batch below 1, and for a folder that is not there.
     """
 
-    def __init__(self, components: Components, device: torch.device | str, max_batch: int = 16) -> None:
+    def __init__(
+        self,
+        components: Components,
+        device: torch.device | str,
+        max_batch: int = 16,
+        embeddings: Path | None = None,
+    ) -> None:
         if max_batch < 1:
             raise InputError(f"max_batch {max_batch}: at least one image must fit; give 1 or more")
         self.components = components
@@ -86,14 +102,14 @@ class Renderer:
         modules: tuple[Any, ...] = (components.unet, components.vae, components.text_encoder)
         for module in modules:
             module.to(self.device).eval()
-        self._text = TextEncoder(components, self.device)
+        self._text = Conditioner(components, self.device, embeddings)
         self._memory = Memory(self.device, self._note)
         self._decoder = Decoder(components, self._memory, self._note)
 
     def encode(self, probes: Sequence[Probe]) -> None:
         """Encodes the texts of `probes` ahead of rendering. Raises InputError as `render` does."""
         self._check(probes)
-        self._text.encode(key for probe in probes for key in _texts(probe))
+        self._text.encode(probes)
 
     def render(
         self,
@@ -108,13 +124,13 @@ class Renderer:
         without it, so that a trial that was cut short goes on to the bit. A batch that does not fit the
         memory is cut in halves, which are the same every time too. between_steps: what it raises passes
         through and loses the batch; the next call renders as if nothing had happened.
-        Raises InputError before anything is rendered for a size that the VAE can't make, a prompt that does
-        not fit, or too large a `clip_skip`; while rendering, TrialFailed, naming the probe, where the UNet or
-        the VAE makes NaN, and for an image that is black, of one colour, or too large for the memory.
+        Raises InputError before anything is rendered for a size that the VAE can't make, a prompt that can't
+        be encoded, or too large a `clip_skip`; while rendering, TrialFailed, naming the probe, where the UNet
+        or the VAE makes NaN, and for an image that is black, of one colour, or too large for the memory.
         """
         self.encode(probes)
         wanted = set(range(len(probes)) if only is None else only)
-        batches = _batches(probes, self.max_batch)
+        batches = _batches(probes, [self._text.form(probe) for probe in probes], self.max_batch)
         return chain.from_iterable(self._batch(probes, batch, wanted, between_steps) for batch in batches)
 
     def _batch(
@@ -129,7 +145,7 @@ class Renderer:
             return
         batch = [probes[i] for i in indices]
         names = [probe_name(i, probes[i]) for i in indices]
-        kind = Kind("render", batch[0].width, batch[0].height, 2 if _is_guided(batch[0]) else 1)
+        kind = Kind("render", batch[0].width, batch[0].height, self._text.form(batch[0]).rows)
         images = self._memory.attempt(kind, names, lambda: self._images(batch, names, between_steps))
         if images is None:
             for half in halves(indices):
@@ -143,15 +159,11 @@ class Renderer:
         scheduler.set_timesteps(batch[0].steps, device=self.device)
         generators = [torch.Generator("cpu").manual_seed(probe.seed) for probe in batch]
         latents = self._noise(batch[0], generators) * scheduler.init_noise_sigma
-        cond, uncond = self._conditioning(batch)
-        cfg_scale = torch.tensor([probe.cfg_scale for probe in batch])
         denoised = denoise(
             self._unet,
             scheduler,
             latents,
-            cond=cond,
-            uncond=uncond,
-            cfg_scale=cfg_scale,
+            text=self._text.batch(batch, self._unet.dtype),
             generators=generators,
             between_steps=between_steps,
         )
@@ -172,13 +184,6 @@ class Renderer:
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         return noise.to(self.device, self._unet.dtype)
 
-    def _conditioning(self, batch: Sequence[Probe]) -> tuple[Tensor, Tensor | None]:
-        texts = [_texts(probe) for probe in batch]
-        cond = self._text.conditioning([own[0] for own in texts]).to(self._unet.dtype)
-        if not _is_guided(batch[0]):
-            return cond, None
-        return cond, self._text.conditioning([own[1] for own in texts]).to(self._unet.dtype)
-
     def _note(self, notice: str) -> None:
         log.warning(notice)
         self.notices.append(notice)
@@ -191,8 +196,7 @@ class Renderer:
                     f"probe {i}: {probe.width}x{probe.height} can't be made by this model's VAE; "
                     f"take multiples of {factor}"
                 )
-            for text, clip_skip in _texts(probe):
-                self._text.check(text, clip_skip)
+            self._text.check(probe)
 
 
 def probe_name(index: int, probe: Probe) -> str:
@@ -206,23 +210,11 @@ def _remedy(dtype: torch.dtype) -> str:
     return "its weights are broken: render each model alone to see which brings that"
 
 
-def _is_guided(probe: Probe) -> bool:
-    """Whether both prompts count: at 1 the negative one has no part in the image, at 0 the other."""
-    return probe.cfg_scale not in (0, 1)
-
-
-def _texts(probe: Probe) -> list[tuple[str, int]]:
-    """What the UNet must see, as (text, clip_skip): the prompt and, if guided, the negative prompt."""
-    if _is_guided(probe):
-        return [(probe.prompt, probe.clip_skip), (probe.negative_prompt, probe.clip_skip)]
-    return [(probe.prompt if probe.cfg_scale else probe.negative_prompt, probe.clip_skip)]
-
-
-def _batches(probes: Sequence[Probe], max_batch: int) -> Iterator[list[int]]:
+def _batches(probes: Sequence[Probe], forms: Sequence[Form], max_batch: int) -> Iterator[list[int]]:
     """Indices of probes that can be rendered together, in order of their first appearance."""
     groups: dict[tuple[object, ...], list[int]] = {}
-    for i, probe in enumerate(probes):
-        key = (probe.sampler, probe.steps, probe.width, probe.height, _is_guided(probe))
+    for i, (probe, form) in enumerate(zip(probes, forms, strict=True)):
+        key = (probe.sampler, probe.steps, probe.width, probe.height, form)
         groups.setdefault(key, []).append(i)
     for indices in groups.values():
         for start in range(0, len(indices), max_batch):

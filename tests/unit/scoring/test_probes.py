@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -162,18 +161,6 @@ def test_a_payload_must_say_what_it_was_rendered_with() -> None:
 
 def test_a_list_may_mix_probes_and_payloads() -> None:
     assert len(expand_probes([PAYLOAD, {"prompt": "x", "seed": 1}], "p")) == 7
-
-
-@pytest.mark.parametrize(
-    ("prompt", "warned"),
-    [("(cat:1.2)", True), ("[cat]", True), ("a cat", False), (r"cat \(animal\)", False)],
-)
-def test_prompt_weights_without_effect_are_told(
-    prompt: str, warned: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        expand_probes({**PAYLOAD, "prompt": prompt}, "p.json")
-    assert ("prompt weights have no effect yet" in caplog.text) is warned
 
 
 def test_yaml_and_json_files_are_read_alike(tmp_path: Path) -> None:

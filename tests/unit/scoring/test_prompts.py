@@ -2,11 +2,17 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
 
+from scoring.errors import InputError
 from scoring.prompts import (
     Break,
     Part,
@@ -18,13 +24,16 @@ from scoring.prompts import (
     text_at,
     to_text,
 )
+from scoring.prompts.chunks import Token, split_into_chunks
+from scoring.prompts.embeddings import EmbeddingFolder
+from tests.unit.scoring.models import clip_tokenizer
 
 RULE = settings(deadline=None)
 
 # ---- emphasis
 
 
-def spans(text: str) -> list[tuple[str, float] | str]:
+def spans(text: str) -> list[Any]:
     return ["BREAK" if isinstance(part, Break) else (part.text, part.weight) for part in parse_emphasis(text)]
 
 
@@ -322,3 +331,191 @@ def test_deep_brackets_are_no_problem() -> None:
     assert schedule("[" * depth + "a" + ":1]" * depth, 2)[-1].text == "a"
     assert schedule("[" * depth + "a:1]", 2)[-1].text == "[" * (depth - 1) + "a"
     assert spans("(" * 500 + "a") == [("a", pytest.approx(1.1**500))]
+
+
+# ---- chunks
+
+CAT, COMMA, RED = 2368, 267, 736
+
+
+def tokenize(text: str) -> list[int]:
+    ids: list[int] = clip_tokenizer()(text, add_special_tokens=False).input_ids
+    return ids
+
+
+def ids(prompt: str) -> list[list[int]]:
+    chunks = split_into_chunks(parse_emphasis(prompt), tokenize, COMMA)
+    return [[token.id for token in chunk] for chunk in chunks]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wanted"),
+    [
+        ("", [[]]),
+        ("cat, red", [[CAT, COMMA, RED]]),
+        ("cat " * 75, [[CAT] * 75]),
+        ("cat " * 76, [[CAT] * 75, [CAT]]),
+        ("cat " * 151, [[CAT] * 75, [CAT] * 75, [CAT]]),
+        # cut behind a comma that is one of the last 20 tokens: the 56th is, the 55th is not
+        ("cat " * 55 + ", " + "red " * 30, [[CAT] * 55 + [COMMA], [RED] * 30]),
+        ("cat " * 54 + ", " + "red " * 30, [[CAT] * 54 + [COMMA] + [RED] * 20, [RED] * 10]),
+        ("cat " * 74 + ", red", [[CAT] * 74 + [COMMA], [RED]]),
+        # a comma that would be the 76th begins the next chunk
+        ("cat " * 75 + ", red", [[CAT] * 75, [COMMA, RED]]),
+        # the last comma counts, and only those of its own chunk
+        (
+            "cat, " * 30 + "red " * 100,
+            [[CAT, COMMA] * 30, [RED] * 75, [RED] * 25],
+        ),
+        ("cat BREAK red", [[CAT], [RED]]),
+        ("BREAK red", [[], [RED]]),
+        ("cat BREAK BREAK red", [[CAT], [], [RED]]),
+        ("cat BREAK", [[CAT]]),
+        ("BREAK", [[]]),
+    ],
+)
+def test_chunks(prompt: str, wanted: list[list[int]]) -> None:
+    assert ids(prompt) == wanted
+
+
+def test_every_token_carries_its_weight() -> None:
+    chunks = split_into_chunks(parse_emphasis("cat (red:1.5), [cat] BREAK (cat:0)"), tokenize, COMMA)
+    assert [[(token.id, token.weight) for token in chunk] for chunk in chunks] == [
+        [(CAT, 1), (RED, 1.5), (COMMA, 1), (CAT, 1 / 1.1)],
+        [(CAT, 0)],
+    ]
+
+
+@RULE
+@given(st.lists(st.sampled_from(["cat ", ", ", "red ", "(red:0.5) "]), max_size=300).map("".join))
+def test_chunks_hold_all_tokens_in_order(prompt: str) -> None:
+    chunks = split_into_chunks(parse_emphasis(prompt), tokenize, COMMA)
+    assert all(1 <= len(chunk) <= 75 for chunk in chunks) or not prompt
+    said = [(token.id, token.weight) for chunk in chunks for token in chunk]
+    assert said == [
+        (token, part.weight)
+        for part in parse_emphasis(prompt)
+        if isinstance(part, Span)
+        for token in tokenize(part.text)
+    ]
+
+
+# ---- embeddings
+
+
+def rows(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)[:, None].expand(-1, 16).contiguous()
+
+
+def embedding_folder(folder: Path, **vectors: Tensor) -> EmbeddingFolder:
+    for name, tensor in vectors.items():
+        save_file({"emb_params": tensor}, folder / f"{name}.safetensors")
+    return EmbeddingFolder(folder, tokenize, 16)
+
+
+def said(prompt: str, embeddings: EmbeddingFolder) -> list[list[int | float]]:
+    """Tokens by their ids, vectors by their first number."""
+
+    def shown(token: Token) -> int | float:
+        return token.id if token.vector is None else float(token.vector[0])
+
+    chunks = split_into_chunks(parse_emphasis(prompt), tokenize, COMMA, embeddings)
+    return [[shown(token) for token in chunk] for chunk in chunks]
+
+
+def test_a_name_is_replaced_by_its_vectors_whatever_its_case(tmp_path: Path) -> None:
+    embeddings = embedding_folder(tmp_path, EasyNegative=rows(0.5, 1.5))
+    assert said("cat, easynegative red", embeddings) == [[CAT, COMMA, 0.5, 1.5, RED]]
+    assert said("EASYNEGATIVE", embeddings) == [[0.5, 1.5]]
+    assert 0.5 not in said("easynegatives easy negative", embeddings)[0]
+    chunks = split_into_chunks(parse_emphasis("(easynegative:1.2)"), tokenize, COMMA, embeddings)
+    assert [token.weight for token in chunks[0]] == [1.2, 1.2]
+
+
+def test_the_longest_name_is_taken(tmp_path: Path) -> None:
+    names = {"red": rows(1), "red cat": rows(2), "red cat 2": rows(3)}
+    embeddings = embedding_folder(tmp_path, **names)
+    assert said("red cat 2", embeddings) == [[3]]
+    assert said("red cat, red red cat 3", embeddings) == [[2, COMMA, 1, 2, *tokenize("3")]]
+
+
+def test_vectors_of_an_embedding_stay_in_one_chunk(tmp_path: Path) -> None:
+    embeddings = embedding_folder(tmp_path, hat=rows(*[0.5] * 10))
+    assert said("cat " * 66 + "hat", embeddings) == [[CAT] * 66, [0.5] * 10]
+    assert said("cat " * 65 + "hat", embeddings) == [[CAT] * 65 + [0.5] * 10]
+    # and move with the text behind a comma
+    assert said("cat " * 60 + ", hat" + " red" * 5, embeddings) == [
+        [CAT] * 60 + [COMMA],
+        [0.5] * 10 + [RED] * 5,
+    ]
+
+
+def test_the_formats_of_embeddings(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    one, two = rows(1), rows(2, 3)
+    torch.save(
+        {"string_to_token": {"*": 265}, "string_to_param": {"*": two}, "name": "x"}, tmp_path / "a1111.pt"
+    )
+    torch.save({"string_to_param": {"*": torch.nn.Parameter(two)}}, tmp_path / "parameter.pt")
+    torch.save({"<concept>": one[0]}, tmp_path / "below" / "concept.bin")
+    save_file({"clip_l": two.half()}, tmp_path / "forge.safetensors")
+    (tmp_path / "notes.txt").write_text("no embedding")
+    embeddings = EmbeddingFolder(tmp_path, tokenize, 16)
+    assert said("a1111 BREAK parameter BREAK concept BREAK forge", embeddings) == [
+        [2, 3],
+        [2, 3],
+        [1],
+        [2, 3],
+    ]
+
+
+class Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("raise SystemExit('code in an embedding was run')",))
+
+
+@pytest.mark.parametrize(
+    ("contents", "told"),
+    [
+        ({"emb_params": torch.zeros(2, 768)}, "vectors 768 wide, the model's text encoder 16"),
+        ({"string_to_param": {"*": torch.zeros(1, 1024)}}, "vectors 1024 wide"),
+        ({"clip_l": torch.zeros(1, 16), "clip_g": torch.zeros(1, 1280)}, "SDXL's two text encoders"),
+        ({"emb_params": torch.zeros(76, 16)}, "has 76 vectors, 75 fit"),
+        ({"emb_params": torch.full((1, 16), float("nan"))}, "NaN or infinity"),
+        ({"emb_params": torch.zeros(0, 16)}, "shape (0, 16)"),
+        ({"emb_params": torch.zeros(1, 16, dtype=torch.long)}, "int64 of shape (1, 16)"),
+        ({"emb_params": torch.zeros(1, 2, 16)}, "shape (1, 2, 16)"),
+        ({"a": torch.zeros(1, 16), "b": torch.zeros(1, 16)}, "must hold exactly one tensor"),
+        ({"name": "hat"}, "must hold exactly one tensor"),
+        ([1], "must hold exactly one tensor"),
+        ({"emb_params": Code()}, "would run code when read"),
+        (None, "can't be read as an embedding"),
+    ],
+)
+def test_an_embedding_that_cannot_be_used_is_named_when_a_prompt_names_it(
+    contents: Any, told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "hat.pt"
+    if contents is None:
+        path.write_bytes(b"")
+    else:
+        torch.save(contents, path)
+    embeddings = EmbeddingFolder(tmp_path, tokenize, 16)
+    assert said("a cat", embeddings) == [[320, CAT]]
+    with pytest.raises(InputError) as caught:
+        said("a hat", embeddings)
+    assert str(path) in str(caught.value)
+    assert told in str(caught.value)
+
+
+def test_broken_files_twins_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "red.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    embeddings = embedding_folder(tmp_path, hat=rows(1), Hat=rows(2))
+    with pytest.raises(InputError, match=r"red\.safetensors can't be read as an embedding"):
+        said("red", embeddings)
+    with pytest.raises(
+        InputError, match=r"Hat\.safetensors and .*hat\.safetensors are embeddings of one name"
+    ):
+        said("hat", embeddings)
+    with pytest.raises(InputError, match="no such folder of embeddings"):
+        EmbeddingFolder(tmp_path / "none", tokenize, 16)
