@@ -276,7 +276,7 @@ def print_table(figures: Mapping[str, object]) -> None:
     assert isinstance(faster, dict)
     print(
         f"{figures['parameters']} parameters, fp16, {figures['device']}, {figures['threads']} threads, "
-        f"{figures['rounds']} rounds"
+        f"rounds: {figures['rounds']}"
     )
     for name, value in seconds.items():
         ratio = f"LiveMerge is {faster[name]:.1f} x as fast" if name in faster else ""
