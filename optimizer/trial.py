@@ -41,6 +41,17 @@ class StageSeconds:
     score: float = 0.0
 
 
+def score_images(scorer: Scorer, images: torch.Tensor, probes: Sequence[tuple[int, Probe]]) -> list[float]:
+    """A scorer's raw numbers for images (N, 3, H, W) in [0, 1].
+
+    probes: what each image shows, and its place among the probes. Raises TrialFailed as `checked_scores`.
+    """
+    names = [probe_name(i, probe) for i, probe in probes]
+    with torch.no_grad():
+        scores: list[float] = checked_scores(scorer, images, [p.prompt for _, p in probes], names).tolist()
+    return scores
+
+
 class Evaluator:
     """One checkpoint, a renderer and scorers, on one device.
 
@@ -106,12 +117,8 @@ class Evaluator:
 
     def _score(self, images: torch.Tensor, probes: dict[int, Probe]) -> tuple[dict[str, list[float]], float]:
         started = time.monotonic()
-        prompts = [probe.prompt for probe in probes.values()]
-        names = [probe_name(i, probe) for i, probe in probes.items()]
-        scores: dict[str, list[float]] = {}
-        for name, scorer in self.scorers.items():
-            with torch.no_grad():
-                scores[name] = checked_scores(scorer, images, prompts, names).tolist()
+        shown = list(probes.items())
+        scores = {name: score_images(scorer, images, shown) for name, scorer in self.scorers.items()}
         seconds = time.monotonic() - started
         self.seconds.score += seconds
         return scores, seconds

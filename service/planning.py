@@ -167,7 +167,7 @@ class Plans:
 
     def __init__(self, request: JobRequest, settings: Settings, *, local: bool) -> None:
         self._request, self._settings = request, settings
-        self._scorers = _scorers(request.scorers, settings, local)
+        self._scorers = checked_scorers(request.scorers, settings, local=local)
         self._probes = _probes(request.probes, "probes", settings)
         self._heldout = [] if request.heldout is None else _probes(request.heldout, "heldout", settings)
         _check_tally(request.tally, "tally")
@@ -246,7 +246,11 @@ def _probes(spec: ProbesSpec, field: str, settings: Settings) -> list[Probe]:
     return expand_probes(spec, field)
 
 
-def _scorers(specs: Sequence[ScorerSpec], settings: Settings, local: bool) -> list[ScorerSpec]:
+def checked_scorers(specs: Sequence[ScorerSpec], settings: Settings, *, local: bool) -> list[ScorerSpec]:
+    """The scorers with the paths of their weights. local: see `validate_job`.
+
+    Raises InputError for one that is unknown, named twice, or whose weights are not there.
+    """
     known = scorer_names()
     seen: set[str] = set()
     for spec in specs:

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from service.afterwards.export import Exported, Exporter, ExportRequest
 from service.afterwards.gc import Collected, CollectRequest, collect
+from service.afterwards.rescore import Rescored, Rescorer, RescoreRequest
 from service.afterwards.retally import Retally, RetallyRequest, retally
 from service.api.context import Ctx
 from service.api.problems import responses
@@ -25,6 +26,21 @@ def retally_job(job_id: str, body: RetallyRequest, context: Ctx) -> Retally:
     better.
     """
     return retally(context.store, job_id, body)
+
+
+@router.post(
+    "/jobs/{job_id}/rescore",
+    summary="Let a new scorer judge the stored images",
+    responses=responses(404, 409, 422),
+)
+def rescore(job_id: str, body: RescoreRequest, context: Ctx) -> Rescored:
+    """Add a scorer's numbers to the renders that lack them. The job's own scores stay; `retally` weighs them.
+
+    It is answered when all is judged, which for many images takes minutes; the model is loaded in the
+    service's own process, beside a worker's. Interrupted, it goes on where it was: ask again. For large jobs
+    take `autombw rescore`, which shows how far it is.
+    """
+    return Rescorer(context.store, context.settings, job_id, body, local=False).run()
 
 
 @router.post(

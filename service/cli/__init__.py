@@ -33,6 +33,7 @@ for command in (
     local.inspect,
     bracket.bracket,
     afterwards.retally,
+    afterwards.rescore,
     afterwards.export,
     afterwards.report,
     afterwards.gc,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from scoring.errors import InputError
@@ -53,6 +54,39 @@ def retally(
         return
     for retallied in found.nodes:
         _print_retally(job_id, retallied)
+
+
+def rescore(
+    job_id: JobId,
+    *,
+    scorer: Annotated[
+        list[str],
+        typer.Option(metavar="SCORER[=MODEL]", help="A scorer, and its weights in the scorers folder."),
+    ],
+    node: NodeName = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a new scorer judge the stored images of a job; run again, it goes on where it was."""
+    from service.afterwards.rescore import NewScorer, Rescorer, RescoreRequest
+
+    named = [text.partition("=") for text in scorer]
+    scorers = [NewScorer(scorer=name, model=model or None) for name, _, model in named]
+    with _installation(config) as (settings, store):
+        request = RescoreRequest(scorers=scorers, node=node)
+        rescorer = Rescorer(store, settings, job_id, request, local=True)
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), disable=as_json) as bar:
+            task = bar.add_task("images", total=rescorer.todo())
+            found = rescorer.run(lambda count: bar.advance(task, count))
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    table = Table("node", "scorer", "judged", "given up", "missing", box=None)
+    for each in found.nodes:
+        table.add_row(escape(each.node), each.scorer, str(each.added), str(each.collected), str(each.missing))
+    console.print(table)
+    weights = " ".join(f"--weight {new.scorer}=1" for new in scorers)
+    console.print(f"weigh it: autombw retally {job_id} {weights}", markup=False, highlight=False)
 
 
 def export(

@@ -1,18 +1,18 @@
-"""What is done with a job's trials once they are there: tallied anew, reported, exported, collected."""
+"""What is done with a job's trials once they are there: judged anew, reported, exported, collected."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from service.db.database import Database, job_of, record
-from service.db.models import Checkpoint, Job, Node, Render, Trial
+from service.db.models import Checkpoint, Event, Job, Node, Render, Score, Trial
 from service.db.records import CheckpointRecord, JobRecord, NodeRecord, RenderRecord, TrialRecord
 from service.db.states import (
     JOB_AT_REST,
@@ -22,14 +22,17 @@ from service.db.states import (
     NodeState,
     RenderState,
     TrialKind,
+    TrialState,
     check_move,
 )
 from service.db.tree import final_node, mentions
 from service.db.trials import render_records
+from service.errors import Conflict
 
 Choose = Callable[[NodeRecord, Sequence[TrialRecord]], Collection[int]]
 """From a node that is over and its trials: the ids of the trials whose images are given up."""
 
+RESCORE = "rescore.begun"
 AT_ONCE = 500
 """How many values a query lists at most."""
 
@@ -52,6 +55,16 @@ class ImageUse:
     sha256: str
     trial_id: int
     state: RenderState
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """A render whose image a scorer has not judged yet."""
+
+    id: int
+    sha256: str
+    kind: TrialKind
+    probe: int
 
 
 class AfterwardsStore(Database):
@@ -129,6 +142,68 @@ class AfterwardsStore(Database):
         given_up = select(Checkpoint).where(Checkpoint.collected_at.is_not(None)).order_by(Checkpoint.id)
         with self._read() as session:
             return [CheckpointRecord.model_validate(row) for row in session.scalars(given_up)]
+
+    def begin_rescore(self, node_id: int, scorer: str, model: str | None) -> None:
+        """Record that a scorer with these weights judges a node's images from now on.
+
+        Raises Conflict when it did so before with other weights: its numbers could not be compared.
+        """
+        with self._write() as session:
+            node = _locked_node(session, node_id)
+            known = {spec["scorer"]: spec["model"] for spec in node.plan["scorers"]}
+            begun = select(Event).where(Event.node_id == node_id, Event.kind == RESCORE).order_by(Event.id)
+            known |= {event.data["scorer"]: event.data["model"] for event in session.scalars(begun)}
+            if scorer not in known:
+                data = {**_named(node), "scorer": scorer, "model": model}
+                record(session, node.job_id, RESCORE, data, node.id)
+            elif known[scorer] != model:
+                raise Conflict(
+                    f"node {node.name} has numbers of {scorer} with the model {known[scorer]}; give that "
+                    "one, or register this one as a scorer of another name"
+                )
+
+    def unscored_counts(self, node_id: int, scorer: str) -> dict[RenderState, int]:
+        """How many renders of a node's finished trials lack a scorer's number, by their state."""
+        with self._read() as session:
+            lacking = _lacking(node_id, scorer, Render.state, func.count()).group_by(Render.state)
+            return dict(session.execute(lacking).all())
+
+    def unscored(self, node_id: int, scorer: str, *, after: int, limit: int) -> list[Unscored]:
+        """Stored renders of a node's finished trials that lack a scorer's number, by their ids.
+
+        after: the id that they follow. Open trials are left out: their worker goes on with the numbers that
+        it knows.
+        """
+        lacking = _lacking(node_id, scorer, Render.id, Render.sha256, Trial.kind, Render.probe)
+        wanted = lacking.where(Render.state == RenderState.STORED, Render.id > after).order_by(Render.id)
+        with self._read() as session:
+            return [Unscored(*row) for row in session.execute(wanted.limit(limit))]
+
+    def add_scores(self, job_id: str, scorer: str, values: Mapping[int, float]) -> int:
+        """Store a scorer's numbers (render id -> number); how many were new. Raises NotFound."""
+        with self._write() as session:
+            job_of(session, job_id)
+            # Two that rescore the same job at once judge the same images; the first one's numbers stay.
+            there = select(Score.render_id).where(Score.scorer == scorer, Score.render_id.in_(values))
+            known = set(session.scalars(there))
+            rows = [
+                {"render_id": render_id, "scorer": scorer, "value": value}
+                for render_id, value in values.items()
+                if render_id not in known
+            ]
+            if rows:
+                session.execute(insert(Score), rows)
+            return len(rows)
+
+
+def _lacking(node_id: int, scorer: str, *columns: Any) -> Select[Any]:
+    scored = select(Score.render_id).where(Score.render_id == Render.id, Score.scorer == scorer)
+    return (
+        select(*columns)
+        .select_from(Render)
+        .join(Trial)
+        .where(Trial.node_id == node_id, Trial.state == TrialState.DONE, ~scored.exists())
+    )
 
 
 def _locked_node(session: Session, node_id: int) -> Node:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -414,3 +415,39 @@ class StoreContract:
         assert [job.id for job in store.jobs_at_rest()] == [
             jobs[name] for name in ("paused", "cancelled", "done")
         ]
+
+    def test_a_scorers_numbers_are_added_to_the_renders_that_lack_them(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        done, failed, opened = (
+            store.open_trial(lease, TrialKind.SEARCH, number, {}).id for number in range(3)
+        )
+        for trial_id in (done, failed, opened):
+            renders = [NewRender(probe, SHA, 0.1, {"clip": 0.5}) for probe in range(3)]
+            store.add_renders(lease, trial_id, renders)
+        store.finish_trial(lease, done, 0.5, 1.0, {})
+        store.fail_trial(lease, failed, "black image", 1.0, {})
+        assert store.unscored_counts(lease.node_id, "laion") == {RenderState.STORED: 3}
+        assert store.unscored_counts(lease.node_id, "clip") == {}
+        first, second, third = store.unscored(lease.node_id, "laion", after=0, limit=9)
+        assert (first.kind, first.probe, third.probe, first.sha256) == (TrialKind.SEARCH, 0, 2, SHA)
+        assert store.unscored(lease.node_id, "laion", after=first.id, limit=1) == [second]
+        assert store.add_scores(lease.job_id, "laion", {first.id: 5.0, second.id: 6.0}) == 2
+        assert store.add_scores(lease.job_id, "laion", {second.id: 9.0, third.id: 7.0}) == 1
+        scores = [render.scores for render in store.renders(done)]
+        assert scores == [{"clip": 0.5, "laion": number} for number in (5.0, 6.0, 7.0)]
+        assert store.unscored(lease.node_id, "laion", after=0, limit=9) == []
+        assert [render.scores for render in store.renders(opened)] == [{"clip": 0.5}] * 3
+        assert store.trial(done).score == 0.5
+
+    def test_a_scorer_judges_a_node_with_one_model_alone(self, store: Store) -> None:
+        job = new_job()
+        plan = {"search": {"trials": 3}, "scorers": [{"scorer": "clip", "model": "/clip"}]}
+        (node,) = store.nodes(store.create_job(replace(job, nodes=[replace(job.nodes[0], plan=plan)])).id)
+        for _ in range(2):
+            store.begin_rescore(node.id, "laion", "/laion")
+        store.begin_rescore(node.id, "clip", "/clip")
+        for scorer in ("laion", "clip"):
+            with pytest.raises(Conflict, match=f"has numbers of {scorer} with the model /{scorer}"):
+                store.begin_rescore(node.id, scorer, "/other")
+        begun = [event.data for event in store.events(node.job_id) if event.kind == "rescore.begun"]
+        assert [(data["scorer"], data["model"]) for data in begun] == [("laion", "/laion")]

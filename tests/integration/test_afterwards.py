@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -17,15 +19,18 @@ from optimizer.recipes import read_recipe
 from scoring.errors import InputError
 from service.afterwards.export import Exporter, ExportRequest
 from service.afterwards.gc import CollectRequest, collect
+from service.afterwards.rescore import Rescorer, RescoreRequest
 from service.afterwards.retally import RetallyRequest, retally
 from service.api.app import create_app
 from service.catalog import Catalog
 from service.cli import app
-from service.db.states import JobState, TrialKind
+from service.db.states import JobState, TrialKind, TrialState
 from service.db.store import Store
 from service.errors import Conflict, NotFound
+from service.images import path_of
 from service.jobs import JobRequest
 from service.planning import validate_job
+from service.report.page import report_html
 from service.settings import Settings, load_settings
 from service.worker import Worker
 from tests.tiny_models import job, write_models, write_reward
@@ -62,9 +67,13 @@ def tree(settings: Settings, store: Store) -> str:
     return finished(settings, store, leaves=["one", "two", "three"], output="tree")
 
 
-def finished(settings: Settings, store: Store, **changes: object) -> str:
+def queue(settings: Settings, store: Store, **changes: object) -> str:
     request = JobRequest.model_validate(job(**changes))
-    job_id = store.create_job(validate_job(request, settings, Catalog(settings.models_dir))).id
+    return store.create_job(validate_job(request, settings, Catalog(settings.models_dir))).id
+
+
+def finished(settings: Settings, store: Store, **changes: object) -> str:
+    job_id = queue(settings, store, **changes)
     Worker(settings, store).run_job(job_id)
     assert store.job(job_id).state is JobState.DONE, [node.reason for node in store.nodes(job_id)]
     return job_id
@@ -169,6 +178,113 @@ def test_what_was_collected_is_made_again_to_the_bit_and_the_job_goes_on_with_it
     assert len(store.trials(store.nodes(job_id)[1].id, kinds=[TrialKind.SEARCH])) == 5
 
 
+@pytest.fixture
+def scorers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package with two scorers: how red an image is, and one that fails on its third image."""
+    info = tmp_path / "extra-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[autombw.scorers]\nred = extra:red\nfaint = extra:faint\n")
+    (tmp_path / "extra.py").write_text(
+        "class Red:\n"
+        "    differentiable = True\n"
+        "    def __init__(self, name, at_most):\n"
+        "        self.name, self.left = name, at_most\n"
+        "    def score(self, images, prompts):\n"
+        "        self.left -= len(images)\n"
+        "        if self.left < 0:\n"
+        "            raise RuntimeError('out of breath')\n"
+        "        return images[:, 0].mean(dim=(1, 2))\n"
+        "def red(spec, device):\n"
+        "    return Red(spec.scorer, 10**6)\n"
+        "def faint(spec, device):\n"
+        "    return Red(spec.scorer, 2)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("scorers")
+def test_a_new_scorer_judges_the_stored_images_and_can_be_weighed(
+    settings: Settings, store: Store, installed: Path
+) -> None:
+    job_id = finished(settings, store, leaves=["one", "two", "three"], output="rescored")
+    before = {node.id: store.trials(node.id) for node in store.nodes(job_id)}
+    with pytest.raises(InputError, match="no image of this job has a number of 'red'"):
+        retally(store, job_id, RetallyRequest(weights={"red": 1}))
+    told = json.loads(run(installed, "rescore", job_id, "--scorer", "red", "--node", "01b", "--json"))
+    assert [(each["node"], each["added"]) for each in told["nodes"]] == [("01b", 4 * 2 + 4)]
+    with TestClient(create_app(settings)) as client:
+        answer = client.post(f"/api/v1/jobs/{job_id}/rescore", json={"scorers": [{"scorer": "red"}]})
+        assert answer.status_code == 200, answer.text
+        assert [each["added"] for each in answer.json()["nodes"]] == [0, 4 * 2 + 4, 2 + 1]
+        outside = {"scorers": [{"scorer": "clip", "model": "/etc"}]}
+        assert client.post(f"/api/v1/jobs/{job_id}/rescore", json=outside).status_code == 422
+    for node in store.nodes(job_id):
+        assert store.trials(node.id) == before[node.id], "the job's own scores stay"
+        for trial_id, renders in store.node_renders(node.id).items():
+            for render in renders:
+                with Image.open(path_of(settings.renders_dir, render.sha256)) as image:
+                    red = np.asarray(image, float)[:, :, 0].mean() / 255
+                assert render.scores["red"] == pytest.approx(red, rel=1e-5), trial_id
+    (alone,) = retally(store, job_id, RetallyRequest(node="02b", weights={"clip": 0, "red": 1})).nodes
+    assert (alone.counted, alone.weights) == (4, {"red": 1.0})
+    assert "<td>red</td>" in report_html(store, settings, job_id)
+
+
+@pytest.mark.usefixtures("scorers")
+def test_a_rescore_skips_what_is_gone_and_goes_on_where_it_was(settings: Settings, store: Store) -> None:
+    search = {"sampler": "random", "trials": 6}
+    job_id = finished(settings, store, leaves=["one", "two"], output="interrupted", search=search)
+    (node,) = store.nodes(job_id)
+    request = {"jobs": [job_id], "images": "best-1", "dry_run": False}
+    given_up = collect(store, settings, CollectRequest.model_validate(request)).renders
+    lost = store.renders(store.trials(node.id)[0].id)[0]
+    path_of(settings.renders_dir, lost.sha256).unlink()
+
+    def rescorer(name: str) -> Rescorer:
+        wanted = RescoreRequest.model_validate({"scorers": [{"scorer": name}]})
+        return Rescorer(store, settings, job_id, wanted, local=True)
+
+    with pytest.raises(InputError, match="scorer 'faint' failed: out of breath; what was judged before is"):
+        rescorer("faint").run()
+    todo = rescorer("red").todo()
+    judged: list[int] = []
+    (found,) = rescorer("red").run(judged.append).nodes
+    lacking = sum(
+        render.sha256 == lost.sha256 for each in store.node_renders(node.id).values() for render in each
+    )
+    assert (found.added, found.collected, found.missing) == (todo - lacking, given_up, lacking)
+    assert sum(judged) == todo == 6 * 2 + 4 - given_up
+    (again,) = rescorer("red").run().nodes
+    assert (again.added, again.missing) == (0, lacking)
+
+
+@pytest.mark.usefixtures("scorers")
+def test_a_trial_that_was_interrupted_is_resumed_after_a_rescore(settings: Settings, store: Store) -> None:
+    sizes = [
+        {"prompt": "a cat", "seed": 1, "sampler": "Euler", "steps": 2, "width": width, "height": 32}
+        for width in (32, 64)
+    ]
+    changes = {"leaves": ["one", "two"], "probes": sizes, "heldout": None}
+    undisturbed = finished(settings, store, output="undisturbed", **changes)
+    job_id = queue(settings, store, output="disturbed", **changes)
+    (node,) = store.nodes(job_id)
+
+    class StopsInTheSecondTrial(Worker):
+        def _stopped(self) -> bool:
+            return store.render_totals(node.id)[0] >= 3 or super()._stopped()
+
+    StopsInTheSecondTrial(settings, store).run_job(job_id)
+    assert [trial.state for trial in store.trials(node.id)] == [TrialState.DONE, TrialState.OPEN]
+    wanted = RescoreRequest.model_validate({"scorers": [{"scorer": "red"}]})
+    (found,) = Rescorer(store, settings, job_id, wanted, local=True).run().nodes
+    assert found.added == 2, "the open trial is its worker's"
+    Worker(settings, store).run_job(job_id)
+    assert store.job(job_id).state is JobState.DONE
+    scores = [[t.score for t in store.trials(store.nodes(each)[0].id)] for each in (undisturbed, job_id)]
+    assert scores[0] == scores[1]
+
+
 def test_judging_and_exporting_over_http(settings: Settings, store: Store, tree: str) -> None:
     with TestClient(create_app(settings)) as client:
         answer = client.post(f"/api/v1/jobs/{tree}/export", json={"trial": 3, "output": "over http"})
@@ -180,10 +296,15 @@ def test_judging_and_exporting_over_http(settings: Settings, store: Store, tree:
         judged = client.post(f"/api/v1/jobs/{tree}/retally", json={"tally": "median"}).json()
         assert [node["node"] for node in judged["nodes"]] == ["01b", "02b"]
         assert client.post(f"/api/v1/jobs/{tree}/retally", json={"tally": "mean"}).status_code == 422
+        page = client.get(f"/api/v1/jobs/{tree}/report", params={"per_hour": 2})
+        assert page.headers["content-type"].startswith("text/html")
+        assert "final model above" in page.text
+        assert client.get("/api/v1/jobs/nope/report").status_code == 404
+        assert client.get(f"/api/v1/jobs/{tree}/report?per_hour=-2").status_code == 422
         told = client.post(
             "/api/v1/gc", json={"jobs": [tree], "images": "none", "checkpoints": "final"}
         ).json()
-        assert (told["dry_run"], told["images"]["files"] > 0, len(told["checkpoints"])) == (True, True, 2)
+        assert (told["dry_run"], told["renders"] > 0, len(told["checkpoints"])) == (True, True, 2)
         assert client.post("/api/v1/gc", json={"images": "best"}).status_code == 422
     with safe_open(answer.json()["path"], "pt") as file:
         assert file.metadata()["modelspec.title"] == "over http"
