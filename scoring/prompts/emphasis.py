@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
+from itertools import groupby
 
 ROUND = 1.1
 SQUARE = 1 / 1.1
@@ -13,7 +14,7 @@ SQUARE = 1 / 1.1
 _LEXEME = re.compile(
     r"""
     \\ (?P<escaped> [\\()\[\]]? )
-  | : \s* (?P<weight> [+-]? (?: [0-9]+ \.? [0-9]* | \. [0-9]+ ) ) \s* \)
+  | : \s* (?P<number> [+-]? (?: [0-9]+ \.? [0-9]* | \. [0-9]+ ) ) \s* \)
   | (?P<bracket> [()\[\]] )
   | (?P<text> [^\\:()\[\]]+ )
   | :
@@ -45,23 +46,29 @@ def parse_emphasis(text: str) -> list[Span | Break]:
     is text. The two kinds of brackets may overlap. A backslash makes a bracket or backslash behind it text,
     and vanishes.
     """
-    parts: list[Span | Break] = []
+    pieces: list[str | Break] = []
+    weights: list[float] = []
     opened: dict[str, list[int]] = {")": [], "]": []}  # where the brackets begin that are still open
+
+    def multiply(start: int, factor: float) -> None:
+        weights[start:] = [weight * factor for weight in weights[start:]]
+
     for lexeme in _LEXEME.finditer(text):
-        bracket, weight = lexeme["bracket"], lexeme["weight"]
+        bracket, number = lexeme["bracket"], lexeme["number"]
         if bracket in ("(", "["):
-            opened[")" if bracket == "(" else "]"].append(len(parts))
+            opened[")" if bracket == "(" else "]"].append(len(pieces))
         elif bracket and opened[bracket]:
-            _multiply(parts, opened[bracket].pop(), ROUND if bracket == ")" else SQUARE)
-        elif weight and opened[")"]:
-            _multiply(parts, opened[")"].pop(), float(weight))
+            multiply(opened[bracket].pop(), ROUND if bracket == ")" else SQUARE)
+        elif number and opened[")"]:
+            multiply(opened[")"].pop(), float(number))
         else:
-            parts.extend(_broken(lexeme.group() if lexeme["escaped"] is None else lexeme["escaped"]))
+            pieces.extend(_broken(lexeme.group() if lexeme["escaped"] is None else lexeme["escaped"]))
+            weights.extend([1.0] * (len(pieces) - len(weights)))
     for start in opened[")"]:
-        _multiply(parts, start, ROUND)
+        multiply(start, ROUND)
     for start in opened["]"]:
-        _multiply(parts, start, SQUARE)
-    return _merged(parts)
+        multiply(start, SQUARE)
+    return _merged(pieces, weights)
 
 
 def to_text(parts: Sequence[Span | Break]) -> str:
@@ -70,29 +77,24 @@ def to_text(parts: Sequence[Span | Break]) -> str:
     return "".join(_shown(part) for part in parts)
 
 
-def _multiply(parts: list[Span | Break], start: int, factor: float) -> None:
-    for i, part in enumerate(parts[start:], start):
-        if isinstance(part, Span):
-            parts[i] = replace(part, weight=part.weight * factor)
-
-
-def _broken(text: str) -> Iterator[Span | Break]:
+def _broken(text: str) -> Iterator[str | Break]:
     for i, piece in enumerate(_BREAK.split(text)):
         if i:
             yield Break()
         if piece:
-            yield Span(piece)
+            yield piece
 
 
-def _merged(parts: Sequence[Span | Break]) -> list[Span | Break]:
-    merged: list[Span | Break] = []
-    for part in parts:
-        last = merged[-1] if merged else None
-        if isinstance(part, Span) and isinstance(last, Span) and part.weight == last.weight:
-            merged[-1] = Span(last.text + part.text, last.weight)
+def _merged(pieces: Sequence[str | Break], weights: Sequence[float]) -> list[Span | Break]:
+    parts: list[Span | Break] = []
+    # A break has no weight of its own; None keeps it apart from its neighbours.
+    keyed = zip(pieces, weights, strict=True)
+    for weight, run in groupby(keyed, lambda pair: None if isinstance(pair[0], Break) else pair[1]):
+        if weight is None:
+            parts.extend(Break() for _ in run)
         else:
-            merged.append(part)
-    return merged
+            parts.append(Span("".join(str(piece) for piece, _ in run), weight))
+    return parts
 
 
 def _shown(part: Span | Break) -> str:
