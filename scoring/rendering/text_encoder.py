@@ -78,7 +78,8 @@ class TextEncoder:
         return self._states[text, clip_skip]
 
     def _tokenize(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False, truncation=False).input_ids
+        # Not verbose: it would warn of long texts, which are cut into chunks.
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         return ids
 
     def _encode(self, texts: Sequence[str], clip_skip: int) -> None:
