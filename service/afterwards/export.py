@@ -12,7 +12,6 @@ from optimizer.checkpoints import sha256_of
 from optimizer.exporting import export_recipe
 from optimizer.merging import differing_blocks
 from optimizer.recipes import AverageRecipe, Recipe
-from service.afterwards.nodes import nodes_of
 from service.catalog import Catalog
 from service.db.records import CheckpointRecord, NodeRecord, TrialRecord
 from service.db.states import NodeKind, TrialKind, TrialState
@@ -20,6 +19,7 @@ from service.db.store import Store
 from service.db.tree import final_node
 from service.disk import DiskNearlyFull, check_room
 from service.errors import Conflict, NotFound
+from service.nodes import nodes_of
 from service.planning import safe_name
 from service.recipe_of import merge_recipe
 from service.results import result_scores

@@ -21,13 +21,13 @@ from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
 from scoring.scorers.base import Scorer, ScorerSpec
 from scoring.scorers.registry import create_scorer
-from service.afterwards.nodes import nodes_of
 from service.db.afterwards import Unscored
 from service.db.records import NodeRecord
 from service.db.states import RenderState, TrialKind
 from service.db.store import Store
 from service.images import path_of
 from service.jobs import NodePlan
+from service.nodes import nodes_of
 from service.planning import checked_scorers
 from service.settings import Settings
 

@@ -15,11 +15,11 @@ from optimizer.search import baseline_name
 from scoring.errors import InputError
 from scoring.reward import check_tally, combine, tally
 from scoring.scorers.base import ScorerSpec
-from service.afterwards.nodes import merges_of
 from service.db.records import NodeRecord, RenderRecord, TrialRecord
 from service.db.states import TrialKind, TrialState
 from service.db.store import Store
 from service.jobs import NodePlan
+from service.nodes import merges_of
 
 SHOWN = 5
 # A rank correlation of two trials is always 1 or -1.

@@ -28,6 +28,7 @@ from service.db.states import TrialKind
 from service.db.tree import final_node
 from service.errors import NotFound
 from service.jobs import JobRequest
+from service.nodes import nodes_of
 from service.planning import lay_bracket, leaf_names, validate_job
 from service.progress import JobProgress, job_progress
 
@@ -214,11 +215,6 @@ def recipe(job_id: str, context: Ctx, node: NodeName = None) -> dict[str, Any]:
 
 def node_of(context: Context, job_id: str, node: str | None) -> NodeRecord:
     """The node of a job by name or position, the final one for None. Raises NotFound."""
-    nodes = context.store.nodes(job_id)
     if node is None:
-        return final_node(nodes)
-    found = next((each for each in nodes if node in (each.name, str(each.position))), None)
-    if found is None:
-        names = ", ".join(each.name for each in nodes)
-        raise NotFound(f"job {job_id} has no node {node!r}; its nodes are {names}")
-    return found
+        return final_node(context.store.nodes(job_id))
+    return nodes_of(context.store, job_id, node)[0]
