@@ -30,6 +30,7 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 0.3
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Worker:
@@ -128,10 +129,11 @@ def release_dead(store: Store) -> None:
 def stop_on_signals(stop: threading.Event) -> None:
     """SIGTERM and SIGINT set `stop`; a second one leaves at once."""
 
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
+    def handle(_number: int, _frame: FrameType | None) -> None:
         stop.set()
+        # Not from Python: a handler would wait until a long call into torch returns.
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_DFL)
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+    for number in STOPPING:
+        signal.signal(number, handle)
