@@ -15,6 +15,7 @@ from optimizer.checkpoints import Inspection, check_pair, inspect_checkpoint, lo
 from optimizer.merging import LiveMerge
 from scoring.errors import TrialFailed
 from scoring.probes import Probe
+from scoring.prompts.plain import plain_text
 from scoring.rendering.components import dtype_name
 from scoring.rendering.images import to_pil
 from scoring.rendering.renderer import BetweenSteps, Renderer, probe_name
@@ -44,11 +45,13 @@ class StageSeconds:
 def score_images(scorer: Scorer, images: torch.Tensor, probes: Sequence[tuple[int, Probe]]) -> list[float]:
     """A scorer's raw numbers for images (N, 3, H, W) in [0, 1].
 
-    probes: what each image shows, and its place among the probes. Raises TrialFailed as `checked_scores`.
+    probes: what each image shows, and its place among the probes; the scorer is told their prompts without
+    syntax. Raises TrialFailed as `checked_scores`.
     """
     names = [probe_name(i, probe) for i, probe in probes]
+    prompts = [plain_text(probe.prompt, probe.steps) for _, probe in probes]
     with torch.no_grad():
-        scores: list[float] = checked_scores(scorer, images, [p.prompt for _, p in probes], names).tolist()
+        scores: list[float] = checked_scores(scorer, images, prompts, names).tolist()
     return scores
 
 
