@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,9 @@ from service.recorder import Recorder
 from service.results import result_scores
 from service.sources import Source
 from service.trial_run import Judge, Trials
+
+log = logging.getLogger(__name__)
+LOADED = "models of node %d are loaded"
 
 
 def run_node(context: NodeContext) -> None:
@@ -52,6 +56,7 @@ def _run_merge(context: NodeContext) -> None:
         inspections=(a.inspection, b.inspection),
     )
 
+    log.info(LOADED, context.node.id)
     judge = Judge(evaluator.blocks, evaluator.evaluate, lambda: evaluator.seconds, evaluator.notices)
     with Recorder(context.store, context.lease, context.settings.renders_dir) as recorder:
         trials = Trials(context, judge, recorder)
@@ -115,6 +120,7 @@ def _score_alone(context: NodeContext, path: Path) -> float:
     ) -> Iterator[list[Rendered]]:
         return evaluator.evaluate(probes, todo, between_steps)
 
+    log.info(LOADED, context.node.id)
     judge = Judge((), evaluate, lambda: evaluator.seconds, evaluator.notices)
     with Recorder(context.store, context.lease, context.settings.renders_dir) as recorder:
         trials = Trials(context, judge, recorder)
