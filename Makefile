@@ -23,11 +23,11 @@ demo: venv
 	$(BIN)/python -m examples.emoji.demo --out demo
 
 test: venv
-	$(BIN)/pytest -m "not slow"
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -m slow
 
 test-fast: venv
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -q -m "not slow"
 
 lint: venv
 	$(BIN)/ruff check .
