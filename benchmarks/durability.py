@@ -44,6 +44,7 @@ def storm_figures(folder: Path, models: Path, kills: int, trials: int, seed: int
         "same_to_the_bit": storm.outcome == undisturbed.outcome,
         "files_left_over": len(storm.left_over),
         "answers_lost": len(storm.lost),
+        "events_missed": len(storm.events_missed),
         "seconds": storm.seconds,
         "seconds_undisturbed": undisturbed.seconds,
     }
@@ -63,6 +64,7 @@ def show(storm: dict[str, Any], many: dict[str, Any]) -> None:
         "renders redone": f"{storm['renders_redone']} of {storm['renders']}",
         "trials lost or changed": f"{storm['trials_lost']} of {storm['trials']}",
         "trials or renders counted twice": storm["counted_twice"],
+        "events missed by a reader of the stream": storm["events_missed"],
         "files left half written": storm["files_left_over"],
         "trials, images, scores and files": "the same to the bit" if storm["same_to_the_bit"] else "DIFFER",
         "seconds": f"{storm['seconds']:.0f}; undisturbed {storm['seconds_undisturbed']:.0f}",

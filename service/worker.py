@@ -50,7 +50,7 @@ class Worker:
 
     def run_job(self, job_id: str) -> None:
         """Work on one job until nothing more happens in it, or until stopped."""
-        while not self._stopped() and self.store.job(job_id).state not in JOB_AT_REST:
+        while not self._stopped() and not self._guarded(lambda: self._rests(job_id)):
             if not self._guarded(lambda: self.run_one(job_id)):
                 self.stop.wait(IDLE_SECONDS)
 
@@ -101,6 +101,9 @@ class Worker:
             raise Interrupted
         if heartbeat.lost.is_set():
             raise LeaseLost(f"lease {lease.number} of node {lease.node_id} ended")
+
+    def _rests(self, job_id: str) -> bool:
+        return self.store.job(job_id).state in JOB_AT_REST
 
     def _stopped(self) -> bool:
         # An orphan would go on computing beside the worker that the next `serve` starts.

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sqlalchemy.exc import OperationalError
 
 from service.api.context import Ctx
 from service.api.problems import responses
 from service.api.views import EventView
 from service.db.states import JOB_FINAL
 
+log = logging.getLogger(__name__)
 POLL_SECONDS = 0.3
+DATABASE_SECONDS = 2.0
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
 
 
@@ -40,9 +44,15 @@ async def events(
     """Every change from the first one, then as they happen; ends when the job is done or cancelled."""
     after = last_event_id
     while True:
-        # State before events: what comes between the two is sent, and the end is not missed.
-        state = (await run_in_threadpool(context.store.job, job_id)).state
-        found = await run_in_threadpool(context.store.events, job_id, after=after)
+        try:
+            # State before events: what comes between the two is sent, and the end is not missed.
+            state = (await run_in_threadpool(context.store.job, job_id)).state
+            found = await run_in_threadpool(context.store.events, job_id, after=after)
+        except OperationalError as error:
+            # The status is sent already, and a browser that reconnects to a 503 never comes back.
+            log.warning("the stream of job %s waits for the database: %s", job_id, error.args[0])
+            await asyncio.sleep(DATABASE_SECONDS)
+            continue
         for event in found:
             after = event.id
             view = EventView(**event.model_dump(include=set(EventView.model_fields)))

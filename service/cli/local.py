@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from scoring.errors import InputError
 from service.cli.live import follow
 from service.cli.output import AsJson, console, print_json
 from service.cli.setup import Config, configure_logging
 from service.jobfile import read_job_file
 from service.settings import Settings, load_settings
+
+DATABASE_SECONDS = 1.0
 
 # torch and diffusers take seconds to import: only the commands that compute may pay for them.
 if TYPE_CHECKING:
@@ -115,13 +118,11 @@ def _queue(file: Path, settings: Settings, store: Store, as_json: bool) -> str:
 
 def _work_and_show(worker: Worker, store: Store, job_id: str, as_json: bool) -> dict[str, Any]:
     """Work in a thread, show in this one: signals arrive here."""
-    from service.progress import job_progress
-
     thread = threading.Thread(target=worker.run_job, args=(job_id,), name="worker")
     thread.start()
 
     def fetch() -> dict[str, Any]:
-        progress = job_progress(store, job_id).model_dump(mode="json")
+        progress = _progress(worker, store, job_id)
         if worker.stop.is_set() and progress["state"] not in ("done", "failed", "cancelled"):
             thread.join()
             progress["state"] = "paused"
@@ -132,6 +133,20 @@ def _work_and_show(worker: Worker, store: Store, job_id: str, as_json: bool) -> 
     finally:
         worker.stop.set()
         thread.join()
+
+
+def _progress(worker: Worker, store: Store, job_id: str) -> dict[str, Any]:
+    from sqlalchemy.exc import OperationalError
+
+    from service.progress import job_progress
+
+    while True:
+        try:
+            return job_progress(store, job_id).model_dump(mode="json")
+        except OperationalError as error:
+            # The worker waits for its database too, unless it was told to stop.
+            if worker.stop.wait(DATABASE_SECONDS):
+                raise InputError(f"the database does not answer: {error.args[0]}") from error
 
 
 def _inspection_table(found: Inspection) -> Table:

@@ -21,9 +21,9 @@ from service.images import TEMPORARY
 from service.progress import trials_planned
 from service.worker import IDLE_SECONDS
 from tests.storms.fleet import Member
-from tests.storms.outcome import Outcome, counted_twice, left_over
+from tests.storms.outcome import Outcome, all_events, counted_twice, left_over
 from tests.storms.site import Site
-from tests.storms.watcher import Watcher
+from tests.storms.watcher import EventReader, Watcher
 from tests.tiny_models import job, write_models, write_reward
 
 LEAVES = ("ann", "bob", "cat", "dan")
@@ -32,6 +32,7 @@ PROBES = {"sampler": "Euler", "steps": 1, "cfg_scale": 1.0, "width": 32, "height
 PATIENCE = 400.0
 LOOK_SECONDS = 0.002
 COUNT_SECONDS = 0.1
+STREAM_SECONDS = 20.0
 # What a worker logs when it begins a node, when a render is done, and when it begins the merged file.
 LEASED, RENDERED, WRITING = "service.worker: node ", "rendered probes", "service.outputs: writing "
 
@@ -61,7 +62,7 @@ class Storm:
 
     kills: how many hit at which stage. redone: renders that were finished and had to be made again. twice:
     trials and renders that were counted more than once. left_over: temporary files that nobody will remove.
-    lost, outages, problems: see Watcher.
+    lost, outages, problems: see Watcher. events_missed: events that a reader of the stream did not get.
     """
 
     outcome: Outcome
@@ -70,6 +71,7 @@ class Storm:
     twice: list[tuple[Any, ...]]
     left_over: list[str]
     lost: list[str]
+    events_missed: list[int]
     outages: int
     problems: dict[int, set[str]]
     seconds: float
@@ -128,12 +130,14 @@ class _Raging:
     def run(self, kills: Sequence[Kill]) -> Storm:
         """All kills, and the end of the job."""
         waiting, end = list(kills), self.started + PATIENCE
-        with Watcher(self.fleet.server, self.job_id) as watcher:
+        server, job_id = self.fleet.server, self.job_id
+        with Watcher(server, job_id) as watcher, EventReader(server, job_id) as events:
             while self.store.job(self.job_id).state not in JOB_AT_REST:
                 assert time.monotonic() < end, f"the job did not end; kills so far: {self.kills}"
                 self.workers = [w if w.is_alive else self.fleet.start_worker() for w in self.workers]
                 self._strike(waiting, time.monotonic() + COUNT_SECONDS)
             watcher.look()
+            events.wait_end(self.store.last_event_id(job_id), STREAM_SECONDS)
         # An idle worker sweeps what others left.
         time.sleep(3 * IDLE_SECONDS)
         outcome = self.site.outcome(self.job_id)
@@ -144,6 +148,7 @@ class _Raging:
             counted_twice(self.store, self.job_id),
             left_over(self.settings.data_dir),
             watcher.lost,
+            sorted({event.id for event in all_events(self.store, job_id)} - set(events.seen)),
             watcher.outages,
             watcher.problems,
             time.monotonic() - self.started,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optimizer.checkpoints import sha256_of
+from service.db.records import EventRecord
 from service.db.states import JobState
 from service.db.store import Store
 from service.settings import Settings
@@ -55,15 +57,20 @@ def outcome_of(settings: Settings, store: Store, job_id: str) -> Outcome:
 def counted_twice(store: Store, job_id: str) -> list[tuple[Any, ...]]:
     """Trials that ended and renders that were stored more than once, by the job's events."""
     seen: Counter[tuple[Any, ...]] = Counter()
+    for event in all_events(store, job_id):
+        if event.kind in ("trial.done", "trial.failed"):
+            seen[(event.node_id, event.data["kind"], event.data["number"])] += 1
+        elif event.kind == "render.stored":
+            seen.update((event.data["trial"], probe) for probe in event.data["probes"])
+    return [what for what, times in seen.items() if times > 1]
+
+
+def all_events(store: Store, job_id: str) -> Iterator[EventRecord]:
+    """Every event of a job, in order."""
     after = 0
     while events := store.events(job_id, after=after):
+        yield from events
         after = events[-1].id
-        for event in events:
-            if event.kind in ("trial.done", "trial.failed"):
-                seen[(event.node_id, event.data["kind"], event.data["number"])] += 1
-            elif event.kind == "render.stored":
-                seen.update((event.data["trial"], probe) for probe in event.data["probes"])
-    return [what for what, times in seen.items() if times > 1]
 
 
 def left_over(folder: Path) -> list[str]:

@@ -30,5 +30,6 @@ def test_thirty_kills_change_nothing(tmp_path: Path) -> None:
     assert storm.left_over == []
     assert 0 <= storm.redone <= KILLS - storm.kills["api"]
     assert storm.lost == [], "what the API answered once it answers again"
+    assert storm.events_missed == []
     assert storm.problems == {}
     assert storm.outages > 0

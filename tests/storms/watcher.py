@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from typing import Any
 
 import httpx
@@ -71,3 +73,45 @@ class Watcher:
             except httpx.TransportError:
                 self.outages += self._was_there
                 self._was_there = False
+
+
+class EventReader:
+    """Reads a job's event stream from a thread, as a browser does: when it breaks, on from the last event.
+
+    seen: the numbers of the events, in the order in which they came.
+    """
+
+    def __init__(self, server: str, job_id: str) -> None:
+        self.seen: list[int] = []
+        self._url = f"{server}/api/v1/jobs/{job_id}/events"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read_all, name="events", daemon=True)
+
+    def __enter__(self) -> EventReader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def wait_end(self, last: int, seconds: float) -> bool:
+        """Wait for the event of this number; whether it came."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and (not self.seen or self.seen[-1] < last):
+            time.sleep(POLL_SECONDS)
+        return bool(self.seen) and self.seen[-1] >= last
+
+    def _read_all(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            with contextlib.suppress(httpx.TransportError):
+                self._read()
+
+    def _read(self) -> None:
+        headers = {"Last-Event-ID": str(self.seen[-1] if self.seen else 0)}
+        with httpx.stream("GET", self._url, headers=headers, timeout=5.0) as stream:
+            for line in stream.iter_lines():
+                if line.startswith("id: "):
+                    self.seen.append(int(line.removeprefix("id: ")))
+                if self._stop.is_set():
+                    return
