@@ -87,7 +87,10 @@ def _write(renders_dir: Path, files: Mapping[Path, bytes]) -> None:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            # A write that fails does not say where.
+            raise OSError(error.errno, error.strerror, str(renders_dir)) from error
         raise

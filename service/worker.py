@@ -30,6 +30,7 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 0.3
+REMEDY = "make room or mend that, then resume the job"
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -89,7 +90,7 @@ class Worker:
             self.store.pause_node(lease, str(error))
         except OSError as error:
             log.exception("node %d", lease.node_id)
-            self.store.pause_node(lease, f"cannot write or read: {error}; fix that, then retry")
+            self.store.pause_node(lease, f"cannot write or read: {error}; {REMEDY}")
         except (LeaseLost, SQLAlchemyError):
             raise
         except Exception as error:

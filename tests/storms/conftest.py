@@ -30,3 +30,11 @@ def make_site(tmp_path: Path, tiny_models: Path, tiny_scorers: Path) -> Iterator
 def site(make_site: MakeSite) -> Site:
     """An installation of its own over `left` and `right`."""
     return make_site()
+
+
+@pytest.fixture(scope="session")
+def four_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with `ann`, `bob`, `cat` and `dan`; beside it lies one of scorers. Read only."""
+    from tests.storms.kill_storm import four_models
+
+    return four_models(tmp_path_factory.mktemp("four"))

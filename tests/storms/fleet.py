@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
@@ -29,8 +30,7 @@ _forkserver.set_forkserver_preload(
     [
         "service.worker",
         "service.api.app",
-        "service.cli.local",
-        "service.cli.serve",
+        "service.cli",
         "uvicorn",
         "scoring.scorers.clip_score",
         "optuna._gp.prior",
@@ -101,13 +101,17 @@ class Fleet:
                 member.kill(signal.SIGKILL)
             member.process.join()
 
+    def start(self, *arguments: str) -> Member:
+        """An `autombw` command with the installation's settings."""
+        return self._start(run_command, self.installation, *arguments)
+
     def start_worker(self, how: Callable[[Path], Any] | None = None) -> Member:
         """A worker. how: what to run in the process instead of the plain command; a function of a module."""
         return self._start(how or run_worker, self.installation)
 
     def start_api(self) -> Member:
         """The API without a worker, once it answers."""
-        member = self._start(run_api, self.installation, self.port)
+        member = self.start("serve", "--workers", "0", "--port", str(self.port))
         wait_until(lambda: healthy(self.server), "the API to answer", 60.0)
         return member
 
@@ -127,16 +131,15 @@ class Fleet:
 
 def run_worker(installation: Path) -> None:
     """`autombw worker`."""
-    from service.cli.local import worker
-
-    worker(installation)
+    run_command(installation, "worker")
 
 
-def run_api(installation: Path, port: int) -> None:
-    """`autombw serve --workers 0`."""
-    from service.cli.serve import serve
+def run_command(installation: Path, command: str, *arguments: str) -> None:
+    """`autombw COMMAND …`, as the installed script runs it."""
+    from service.cli import main
 
-    serve(installation, port=port, workers=0)
+    sys.argv = ["autombw", command, "--settings", str(installation), *arguments]
+    main()
 
 
 def _run_logged(log: Path, run: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

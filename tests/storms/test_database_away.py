@@ -16,9 +16,10 @@ from typing import Any
 
 import httpx
 import pytest
-import typer
+from sqlalchemy import text
 
 from service.db.engine import sqlite_file
+from service.db.migrate import VERSION_TABLE
 from service.db.states import JobState
 from tests.storms.conftest import MakeSite
 from tests.storms.outcome import Outcome, all_events, counted_twice, left_over
@@ -111,8 +112,9 @@ def test_a_job_goes_on_after_postgresql_was_restarted(make_site: MakeSite, serve
 
 def test_autombw_run_waits_for_its_database(make_site: MakeSite, server: Any) -> None:
     site = make_site("run", database_url=server.get_uri())
-    (site.fleet.installation.parent / "job.json").write_text(json.dumps(job(search=SEARCH)))
-    run = site.fleet.start_worker(run_job_file)
+    file = site.fleet.installation.parent / "job.json"
+    file.write_text(json.dumps(job(search=SEARCH)))
+    run = site.fleet.start("run", str(file), "--json")
     site.wait(site.store.jobs, "the job to be queued")
     (queued,) = site.store.jobs()
     site.wait_renders(queued.id, 5)
@@ -123,18 +125,20 @@ def test_autombw_run_waits_for_its_database(make_site: MakeSite, server: Any) ->
     assert '"state": "done"' in run.says()
 
 
-def run_job_file(installation: Path) -> None:
-    """`autombw run job.json --json`."""
-    from service.cli.local import run
-
-    try:
-        run(installation.parent / "job.json", installation, as_json=True)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
-
-
 def stop_at_once(server: Any) -> None:
     """`pg_ctl stop -m immediate`: every process of the server ends where it is."""
     process = server.get_postmaster_info().process
     os.kill(process.pid, signal.SIGQUIT)
     process.wait(30)
+
+
+@pytest.mark.parametrize("command", [("serve", "--workers", "0"), ("worker",)], ids=lambda given: given[0])
+def test_a_database_from_a_newer_version_is_refused_in_one_line(site: Site, command: tuple[str, ...]) -> None:
+    with site.store.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    refused = site.fleet.start(*command)
+    assert refused.wait() == 2
+    (line,) = refused.says().splitlines()
+    assert line.startswith("autombw: the database sqlite:///")
+    assert "was written by a newer autombw (schema 9999" in line
+    assert line.endswith("upgrade autombw or use another database")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.db.states import JobState
-from tests.storms.kill_storm import draw_kills, four_models, run_storm
+from tests.storms.kill_storm import draw_kills, run_storm
 
 pytestmark = pytest.mark.slow
 
@@ -15,13 +15,12 @@ KILLS = 30
 TRIALS = 20  # the sampler `gp` draws the first ten at random
 
 
-def test_thirty_kills_change_nothing(tmp_path: Path) -> None:
-    models = four_models(tmp_path)
-    undisturbed = run_storm(tmp_path / "undisturbed", models, TRIALS, [])
+def test_thirty_kills_change_nothing(tmp_path: Path, four_models: Path) -> None:
+    undisturbed = run_storm(tmp_path / "undisturbed", four_models, TRIALS, [])
     assert undisturbed.outcome.state is JobState.DONE
     assert undisturbed.redone == 0
 
-    storm = run_storm(tmp_path / "storm", models, TRIALS, draw_kills(KILLS, seed=1))
+    storm = run_storm(tmp_path / "storm", four_models, TRIALS, draw_kills(KILLS, seed=1))
     assert storm.kills.total() == KILLS
     assert {"loading", "rendering", "storing", "exporting", "api"} <= set(storm.kills)
     assert storm.outcome == undisturbed.outcome, "every trial, image, score and file, to the last bit"
