@@ -32,6 +32,7 @@ from service.api.views import Health
 
 JOB = Path(__file__).parent / "job.yaml"
 PHASES = ("search", "heldout")
+COLUMNS = 12
 END_STATES = {"done", "failed", "cancelled", "paused"}
 
 
@@ -123,7 +124,7 @@ def held_out_images(client: httpx.Client, job_id: str, node: str, kind: str) -> 
 
 
 def picture(client: httpx.Client, ended: dict[str, Any], job: dict[str, Any], out: Path) -> None:
-    """One column per prompt (every other one, with its first seed); leaves, uniform merge, winner."""
+    """One column per prompt (some of all kinds, with their first seed); leaves, uniform merge, winner."""
     sources: dict[str, tuple[str, str]] = {}
     for node in ended["nodes"]:
         if node["kind"] == "average":
@@ -134,9 +135,10 @@ def picture(client: httpx.Client, ended: dict[str, Any], job: dict[str, Any], ou
         if node["final"]:
             sources["winner"] = (node["name"], "heldout_winner")
     order = [*(leaf.removeprefix("emoji-") for leaf in ended["leaves"]), "uniform merge", "winner"]
-    step = 2 * len(job["heldout"]["seeds"])
-    rows = {name: held_out_images(client, ended["id"], *sources[name])[::step] for name in order}
-    prompts = [prompt.split(",")[0] for prompt in job["heldout"]["prompts"][::2]]
+    prompts, seeds = job["heldout"]["prompts"], len(job["heldout"]["seeds"])
+    step = max(1, len(prompts) // COLUMNS)
+    rows = {name: held_out_images(client, ended["id"], *sources[name])[:: step * seeds] for name in order}
+    prompts = [prompt.split(",")[0] for prompt in prompts[::step]]
     grid(rows, prompts, cell=96).save(out)
 
 
