@@ -167,12 +167,14 @@ class Trials:
         missing = [i for i in range(len(probes)) if i not in scores]
         if not missing:
             return
-        for batch in self.judge.evaluate(weights, probes, missing, self._between_steps):
-            log.debug("rendered probes %s of node %d", [r.probe for r in batch], self.node_id)
-            self.recorder.renders(batch)
-            scores.update({rendered.probe: rendered.scores for rendered in batch})
+        try:
+            for batch in self.judge.evaluate(weights, probes, missing, self._between_steps):
+                log.debug("rendered probes %s of node %d", [r.probe for r in batch], self.node_id)
+                self.recorder.renders(batch)
+                scores.update({rendered.probe: rendered.scores for rendered in batch})
+                self.context.check()
+        finally:
             self._say_notices()
-            self.context.check()
 
     def _between_steps(self) -> None:
         self.context.check()
