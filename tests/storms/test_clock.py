@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.db.states import JobState
-from tests.storms.conftest import MakeSite
+from tests.storms.conftest import MakeSite, Undisturbed
 from tests.storms.fleet import run_worker
 from tests.storms.outcome import counted_twice, left_over
 from tests.storms.site import Site
@@ -26,8 +26,7 @@ def worker_with_a_movable_clock(installation: Path) -> None:
     run_worker(installation)
 
 
-def test_a_clock_that_jumps_changes_nothing(make_site: MakeSite) -> None:
-    undisturbed = make_site("undisturbed").run(search=SEARCH)
+def test_a_clock_that_jumps_changes_nothing(make_site: MakeSite, undisturbed: Undisturbed) -> None:
     site = make_site("jumping")
     job_id = site.queue(search=SEARCH)
     moved = site.fleet.installation.parent / MOVED
@@ -38,7 +37,7 @@ def test_a_clock_that_jumps_changes_nothing(make_site: MakeSite) -> None:
     moved.unlink()
     assert site.wait_rest(job_id) is JobState.DONE
     assert all(worker.is_alive for worker in workers)
-    assert site.outcome(job_id) == undisturbed
+    assert site.outcome(job_id) == undisturbed(SEARCH)
     assert counted_twice(site.store, job_id) == []
     assert left_over(site.settings.data_dir) == []
 

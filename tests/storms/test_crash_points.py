@@ -14,7 +14,7 @@ from service.db.leases import LeaseStore
 from service.db.records import Lease
 from service.db.states import JobState, NodeState
 from service.db.trials import TrialStore
-from tests.storms.conftest import MakeSite
+from tests.storms.conftest import MakeSite, Undisturbed
 from tests.storms.fleet import run_worker
 from tests.storms.outcome import counted_twice, left_over
 from tests.storms.site import Site
@@ -73,8 +73,9 @@ def finish(site: Site, job_id: str) -> str:
     return worker.says()
 
 
-def test_a_file_without_its_row_is_found_again_and_not_written_twice(make_site: MakeSite) -> None:
-    undisturbed = make_site("undisturbed").run(search=SEARCH)
+def test_a_file_without_its_row_is_found_again_and_not_written_twice(
+    make_site: MakeSite, undisturbed: Undisturbed
+) -> None:
     site = make_site("crashed")
     job_id = crash(site, dies_before_the_row_of_its_file)
     out = site.settings.outputs_dir / "merged.safetensors"
@@ -84,7 +85,7 @@ def test_a_file_without_its_row_is_found_again_and_not_written_twice(make_site: 
     assert FOUND_AGAIN in finish(site, job_id)
     assert (out.stat().st_ino, out.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
     assert site.fleet.renders() == rendered, "nothing is rendered again"
-    assert site.outcome(job_id) == undisturbed
+    assert site.outcome(job_id) == undisturbed(SEARCH)
 
 
 def test_a_file_that_was_announced_and_never_appeared_is_written_again(site: Site) -> None:

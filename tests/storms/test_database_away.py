@@ -21,7 +21,7 @@ from sqlalchemy import text
 from service.db.engine import sqlite_file
 from service.db.migrate import VERSION_TABLE
 from service.db.states import JobState
-from tests.storms.conftest import MakeSite
+from tests.storms.conftest import MakeSite, Undisturbed
 from tests.storms.outcome import Outcome, all_events, counted_twice, left_over
 from tests.storms.site import Site
 from tests.storms.watcher import EventReader, Watcher
@@ -41,8 +41,9 @@ connection.execute("ROLLBACK")
 """
 
 
-def test_a_job_waits_for_a_database_that_another_process_has_locked(make_site: MakeSite) -> None:
-    undisturbed = make_site("undisturbed").run(search=SEARCH)
+def test_a_job_waits_for_a_database_that_another_process_has_locked(
+    make_site: MakeSite, undisturbed: Undisturbed
+) -> None:
     site = make_site("locked")
     job_id = site.queue(search=SEARCH)
     worker, _ = site.fleet.start_worker(), site.fleet.start_api()
@@ -60,7 +61,7 @@ def test_a_job_waits_for_a_database_that_another_process_has_locked(make_site: M
             holder.wait(LOCKED_SECONDS + 30)
     assert site.renders(job_id) <= before + 1, "nobody could write"
     assert (watcher.lost, watcher.problems, watcher.outages) == ([], {}, 0), "all can be read meanwhile"
-    check_end(site, job_id, undisturbed)
+    check_end(site, job_id, undisturbed(SEARCH))
     assert worker.is_alive
 
 
@@ -84,8 +85,9 @@ def server() -> Iterator[Any]:
         server.cleanup()
 
 
-def test_a_job_goes_on_after_postgresql_was_restarted(make_site: MakeSite, server: Any) -> None:
-    undisturbed = make_site("undisturbed").run(search=SEARCH)
+def test_a_job_goes_on_after_postgresql_was_restarted(
+    make_site: MakeSite, undisturbed: Undisturbed, server: Any
+) -> None:
     site = make_site("restarted", database_url=server.get_uri())
     job_id = site.queue(search=SEARCH)
     worker, api = site.fleet.start_worker(), site.fleet.start_api()
@@ -100,7 +102,7 @@ def test_a_job_goes_on_after_postgresql_was_restarted(make_site: MakeSite, serve
             time.sleep(AWAY_SECONDS)
             server.ensure_postgres_running()
             site.store.engine.dispose()
-        check_end(site, job_id, undisturbed)
+        check_end(site, job_id, undisturbed(SEARCH))
         watcher.look()
         events.wait_end(site.store.last_event_id(job_id), 20.0)
     assert events.seen == [event.id for event in all_events(site.store, job_id)]

@@ -13,7 +13,7 @@ import pytest
 
 from service.db.states import JobState, NodeState
 from service.worker import Worker
-from tests.storms.conftest import MakeSite
+from tests.storms.conftest import MakeSite, Undisturbed
 from tests.storms.mounts import filled, read_only, resize, small_disk
 from tests.storms.outcome import counted_twice, left_over
 from tests.storms.site import Site
@@ -72,8 +72,9 @@ def listing(folder: Path) -> list[tuple[Path, int, int]]:
     return [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*"))]
 
 
-def test_a_full_disk_of_results_costs_no_search(make_site: MakeSite, tmp_path: Path) -> None:
-    undisturbed = make_site("undisturbed").run(search=SEARCH)
+def test_a_full_disk_of_results_costs_no_search(
+    make_site: MakeSite, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     outputs = tmp_path / "full" / "data" / "outputs"
     with small_disk(outputs, 10):
         site = make_site("full", reserve_mb=0)
@@ -88,11 +89,12 @@ def test_a_full_disk_of_results_costs_no_search(make_site: MakeSite, tmp_path: P
         site.store.resume_job(job_id)
         assert site.wait_rest(job_id) is JobState.DONE
         assert worker.renders() == rendered, "nothing is searched or rendered again"
-        assert site.outcome(job_id) == undisturbed
+        assert site.outcome(job_id) == undisturbed(SEARCH)
 
 
-def test_a_disk_that_fills_while_images_are_stored_loses_none(make_site: MakeSite, tmp_path: Path) -> None:
-    undisturbed = make_site("undisturbed").run(search=SEARCH)
+def test_a_disk_that_fills_while_images_are_stored_loses_none(
+    make_site: MakeSite, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     renders = tmp_path / "full" / "data" / "renders"
     with small_disk(renders, 64):
         site = make_site("full", reserve_mb=0)
@@ -108,12 +110,13 @@ def test_a_disk_that_fills_while_images_are_stored_loses_none(make_site: MakeSit
 
         site.store.resume_job(job_id)
         assert site.wait_rest(job_id) is JobState.DONE
-        assert site.outcome(job_id) == undisturbed
+        assert site.outcome(job_id) == undisturbed(SEARCH)
         assert counted_twice(site.store, job_id) == []
 
 
-def test_a_job_waits_for_room_for_its_database(make_site: MakeSite, tmp_path: Path) -> None:
-    undisturbed = make_site("undisturbed").run(search=SEARCH)
+def test_a_job_waits_for_room_for_its_database(
+    make_site: MakeSite, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     data = tmp_path / "full" / "data"
     with small_disk(data, 128):
         site = make_site("full", reserve_mb=0)
@@ -128,7 +131,7 @@ def test_a_job_waits_for_room_for_its_database(make_site: MakeSite, tmp_path: Pa
             site.store.resume_job(job_id)
             site.wait_rest(job_id)
         assert site.store.job(job_id).state is JobState.DONE
-        assert site.outcome(job_id) == undisturbed
+        assert site.outcome(job_id) == undisturbed(SEARCH)
         assert counted_twice(site.store, job_id) == []
         site.fleet.end()
         site.store.close()
