@@ -64,7 +64,7 @@ def test_probes_are_values() -> None:
         ({"cfg_scale": float("inf")}, "cfg_scale"),
         ({"clip_skip": 0}, "clip_skip"),
         ({"prompt": None}, "prompt: Input should be a valid string (given: None)"),
-        ({"hires": 2}, "unknown key 'hires'; known keys: prompt, negative_prompt, seed"),
+        ({"hiress": 2}, "unknown key 'hiress'; known keys: prompt, negative_prompt, seed"),
     ],
 )
 def test_a_wrong_probe_is_refused_by_name(wrong: dict[str, Any], said: str) -> None:

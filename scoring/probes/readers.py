@@ -1,4 +1,4 @@
-"""Probes: the images that every trial renders, and the readers of the files that list them."""
+"""The readers of the files that list probes."""
 
 from __future__ import annotations
 
@@ -8,46 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 
 from scoring.errors import InputError
-from scoring.rendering.samplers import SAMPLERS, check_sampler
-
-MAX_SEED = 2**32 - 1
-
-
-class Probe(BaseModel):
-    """One image to render.
-
-    seed: 0..2**32-1. sampler: a name of A1111's. steps: 1..1000. cfg_scale: >= 0; 1 follows the prompt
-    alone, 0 the negative prompt alone. width, height: pixels, multiples of 8. clip_skip: which layer of the
-    text encoder is read, counted from the last, 1 = the last.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    prompt: str
-    negative_prompt: str = ""
-    seed: int = Field(ge=0, le=MAX_SEED)
-    sampler: str = "DPM++ 2M Karras"
-    steps: int = Field(default=20, ge=1, le=1000)
-    cfg_scale: float = Field(default=7.0, ge=0, allow_inf_nan=False)
-    width: int = Field(default=512, gt=0)
-    height: int = Field(default=512, gt=0)
-    clip_skip: int = Field(default=1, ge=1)
-
-    @field_validator("sampler")
-    @classmethod
-    def _known_sampler(cls, name: str) -> str:
-        return check_sampler(name)
-
-    @field_validator("width", "height")
-    @classmethod
-    def _multiple_of_8(cls, size: int) -> int:
-        if size % 8:
-            nearest = max(8, round(size / 8) * 8)
-            raise InputError(f"{size} is not a multiple of 8; take {nearest}")
-        return size
+from scoring.probes.probe import MAX_SEED, Probe
 
 
 def load_probes(path: Path) -> list[Probe]:
@@ -237,6 +201,3 @@ def _keys(names: Sequence[str]) -> str:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-__all__ = ["MAX_SEED", "SAMPLERS", "Probe", "expand_probes", "load_probes"]
