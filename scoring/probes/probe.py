@@ -23,6 +23,20 @@ Pixels = Annotated[int, Field(ge=0, le=16384), AfterValidator(_multiple_of_8)]
 Side = Annotated[int, Field(gt=0, le=16384), AfterValidator(_multiple_of_8)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Sampler = Annotated[str, AfterValidator(check_sampler)]
+Schedule = Literal[
+    "Automatic",
+    "Uniform",
+    "Karras",
+    "Exponential",
+    "Polyexponential",
+    "SGM Uniform",
+    "KL Optimal",
+    "Align Your Steps",
+    "Simple",
+    "Normal",
+    "DDIM",
+    "Beta",
+]
 
 
 class _Value(BaseModel):
@@ -37,7 +51,7 @@ class Hires(_Value):
     upscaler: a name of A1111's. scale: of both sides, unless resize_x or resize_y (pixels, multiples of 8) is
     not 0: then that side is made so long and the other follows, or, where both are given, the image is
     enlarged to cover them and cropped. steps: of the second pass; 0 = those of the first.
-    denoising_strength: 0..1, how much of the image is made anew. sampler, cfg_scale, prompt,
+    denoising_strength: 0..1, how much of the image is made anew. sampler, schedule, cfg_scale, prompt,
     negative_prompt: of the second pass; those of the first where None.
     """
 
@@ -48,6 +62,7 @@ class Hires(_Value):
     steps: int = Field(default=0, ge=0, le=1000)
     denoising_strength: float = Field(default=0.7, ge=0, le=1, allow_inf_nan=False)
     sampler: Sampler | None = None
+    schedule: Schedule | None = None
     cfg_scale: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     prompt: str | None = None
     negative_prompt: str | None = None
@@ -132,7 +147,8 @@ class DynamicThresholding(_Value):
 class Probe(_Value):
     """One image to render.
 
-    seed: 0..2**32-1. sampler: a name of A1111's. steps: 1..1000. cfg_scale: >= 0; 1 follows the prompt
+    seed: 0..2**32-1. sampler: a name of A1111's. schedule: its noise levels; None = those the sampler's name
+    ends with, or uniform; "Automatic" = those that A1111 since 1.9 chooses for the sampler. steps: 1..1000. cfg_scale: >= 0; 1 follows the prompt
     alone, 0 the negative prompt alone. width, height: pixels, multiples of 8. clip_skip: which layer of the
     text encoder is read, counted from the last, 1 = the last.
     rng: whose random numbers the noise is, those of torch on a CPU or on an Nvidia GPU (which A1111 calls NV
@@ -145,6 +161,7 @@ class Probe(_Value):
     negative_prompt: str = ""
     seed: int = Field(ge=0, le=MAX_SEED)
     sampler: Sampler = "DPM++ 2M Karras"
+    schedule: Schedule | None = None
     steps: int = Field(default=20, ge=1, le=1000)
     cfg_scale: float = Field(default=7.0, ge=0, allow_inf_nan=False)
     width: Side = 512
