@@ -19,19 +19,22 @@ class Stage:
     text: str
 
 
-def schedule(prompt: str, steps: int) -> tuple[Stage, ...]:
+def schedule(prompt: str, steps: int, earlier: int | None = None) -> tuple[Stage, ...]:
     """What a prompt says in the course of `steps`: stages in order, the last one until `steps`.
 
-    A `when` below 1 is a fraction of the steps, rounded down, any other number a step (A1111's rule before
-    version 1.6). Brackets that are neither editing nor alternation stay, they are emphasis. As in A1111 a
-    prompt is not edited at all where it has a `|` outside of an alternation, or a backslash at a line's end.
+    A `when` with a point is a share of the steps, rounded down, one without is a step (A1111's rule since
+    version 1.6). earlier: the steps of the pass before, where these are those of hires fix's second: the count
+    goes on, so that shares from 1 to 2 and steps above `earlier` lie in this pass.
+    Brackets that are neither editing nor alternation stay, they are emphasis. As in A1111 a prompt is not
+    edited at all where it has a `|` outside of an alternation, or a backslash at a line's end.
     """
     if "[" not in prompt:
         return (Stage(steps, prompt),)
+    clock = _Clock(steps, earlier)
     try:
         lexemes = _lexemes(prompt)
-        _, switches = _read(lexemes, steps, 1)
-        stages = [Stage(until, _read(lexemes, steps, until)[0]) for until in sorted({*switches, steps})]
+        _, switches = _read(lexemes, clock, 1)
+        stages = [Stage(until, _read(lexemes, clock, until)[0]) for until in sorted({*switches, steps})]
     except _Unreadable:
         return (Stage(steps, prompt),)
     return tuple(
@@ -48,6 +51,21 @@ def text_at(stages: Sequence[Stage], call: int) -> str:
     call on, and `[a|b]` begins with two times a. We do the same: its images come out the same.
     """
     return next((stage.text for stage in stages if call <= stage.until), stages[-1].text)
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """The steps of a pass, and of the pass before it if there was one."""
+
+    steps: int
+    earlier: int | None
+
+    def step(self, when: str) -> int:
+        """The step until which holds what stands before `when`; below 1 for what is over already."""
+        value = float(when)
+        if "." in when:
+            return int(min(self.steps, (value if self.earlier is None else value - 1) * self.steps))
+        return int(min(self.steps, value - (self.earlier or 0)))
 
 
 class _Unreadable(Exception):
@@ -85,7 +103,7 @@ def _lexemes(prompt: str) -> list[str]:
     return lexemes
 
 
-def _read(lexemes: Sequence[str], steps: int, step: int) -> tuple[str, set[int]]:
+def _read(lexemes: Sequence[str], clock: _Clock, step: int) -> tuple[str, set[int]]:
     """The text at `step`, and all steps at which it may change."""
     done = _Frame("")
     open_frames: list[_Frame] = []
@@ -101,7 +119,7 @@ def _read(lexemes: Sequence[str], steps: int, step: int) -> tuple[str, set[int]]
         elif lexeme not in _CLOSES:
             frame.append(lexeme, plain=True)
         else:
-            text = _closed(frame, lexeme, steps, step, switches) if _CLOSES[lexeme] == frame.bracket else None
+            text = _closed(frame, lexeme, clock, step, switches) if _CLOSES[lexeme] == frame.bracket else None
             if text is None:
                 # No reading for this bracket, so none for those around it: all that are open are text.
                 done.append("".join(each.verbatim() for each in open_frames) + lexeme, plain=True)
@@ -112,7 +130,7 @@ def _read(lexemes: Sequence[str], steps: int, step: int) -> tuple[str, set[int]]
     return done.texts[0] + "".join(each.verbatim() for each in open_frames), switches
 
 
-def _closed(frame: _Frame, closing: str, steps: int, step: int, switches: set[int]) -> str | None:
+def _closed(frame: _Frame, closing: str, clock: _Clock, step: int, switches: set[int]) -> str | None:
     """What a complete bracket says at `step`; None for one that means nothing. Adds to `switches`."""
     texts, marks = frame.texts, "".join(frame.marks)
     if not marks or (closing == ")" and marks == ":"):
@@ -120,17 +138,13 @@ def _closed(frame: _Frame, closing: str, steps: int, step: int, switches: set[in
     if closing == ")":
         return None
     if not marks.strip("|"):
-        switches.update(range(1, steps + 1))
+        switches.update(range(1, clock.steps + 1))
         return texts[(step - 1) % len(texts)]
     when = _WHEN.fullmatch(texts[-1]) if frame.last_is_plain and marks in (":", "::") else None
     if when is None:
         return None
-    until = _step(float(when[1]), steps)
+    until = clock.step(when[1])
     if until >= 1:
         switches.add(until)
     before, after = ("", *texts[:-1])[-2:]
     return before if step <= until else after
-
-
-def _step(when: float, steps: int) -> int:
-    return int(min(steps, when * steps if when < 1 else when))

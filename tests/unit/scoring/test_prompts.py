@@ -238,11 +238,11 @@ def test_any_prompt_has_a_part_more_than_it_has_ands(text: str) -> None:
         ("[b:c:.29]", [(2, "b"), (10, "c")]),
         ("[b:c:0.99]", [(9, "b"), (10, "c")]),
         ("[b:c:0.05]", [(10, "c")]),
-        ("[b:c:1e-1]", [(1, "b"), (10, "c")]),
-        # from 1 on it is a step
+        ("[b:c:1.0]", [(10, "b")]),
+        ("[b:c:2.9]", [(10, "b")]),
+        # without a point it is a step
         ("[b:c:1]", [(1, "b"), (10, "c")]),
-        ("[b:c:1.0]", [(1, "b"), (10, "c")]),
-        ("[b:c:2.9]", [(2, "b"), (10, "c")]),
+        ("[b:c:1e-1]", [(10, "c")]),
         ("[b:c:10]", [(10, "b")]),
         ("[b:c:99]", [(10, "b")]),
         ("[b:c:1e999]", [(10, "b")]),
@@ -276,6 +276,26 @@ def test_any_prompt_has_a_part_more_than_it_has_ands(text: str) -> None:
 )
 def test_what_is_said_until_which_of_ten_steps(prompt: str, wanted: list[tuple[int, str]]) -> None:
     assert schedule(prompt, 10) == tuple(Stage(until, text) for until, text in wanted)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wanted"),
+    [
+        # ten steps after ten: shares count on from 1, steps from 11
+        ("a [b:.5] c", [(10, "a b c")]),
+        ("a [b:1.5] c", [(5, "a  c"), (10, "a b c")]),
+        ("[b:c:10]", [(10, "c")]),
+        ("[b:c:13]", [(3, "b"), (10, "c")]),
+        ("[b:c:2.0]", [(10, "b")]),
+        ("[b:c:1.0]", [(10, "c")]),
+        (
+            "[a|b] [c:d:18]",
+            [(until, f"{'ba'[until % 2]} {'c' if until <= 8 else 'd'}") for until in range(1, 11)],
+        ),
+    ],
+)
+def test_what_is_said_in_the_second_pass(prompt: str, wanted: list[tuple[int, str]]) -> None:
+    assert schedule(prompt, 10, earlier=10) == tuple(Stage(until, text) for until, text in wanted)
 
 
 def test_alternation_goes_on_with_every_step() -> None:
