@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
+from optimizer.ahead import Stopwatch, ahead, seconds_of_both
 from optimizer.blocks import BlockWeights, uniform
 from optimizer.checkpoints import Inspection, check_pair, inspect_checkpoint, load_components
 from optimizer.merging import LiveMerge
@@ -35,11 +40,16 @@ class Rendered:
 
 @dataclass
 class StageSeconds:
-    """Where the time of the last trial went."""
+    """Where the time of the last trial went.
+
+    render: without what `between_steps` took. overlap: in which a batch was scored while the next one was
+    rendered; it counts in both, so that the device was busy for merge + render + score - overlap.
+    """
 
     merge: float = 0.0
     render: float = 0.0
     score: float = 0.0
+    overlap: float = 0.0
 
 
 def score_images(scorer: Scorer, images: torch.Tensor, probes: Sequence[tuple[int, Probe]]) -> list[float]:
@@ -55,11 +65,27 @@ def score_images(scorer: Scorer, images: torch.Tensor, probes: Sequence[tuple[in
     return scores
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Images (n, 3, H, W) of some probes, the seconds they took, and on CUDA the moment they are made."""
+
+    indices: list[int]
+    images: torch.Tensor
+    seconds: float
+    made: Any
+
+
+class _Abandoned(Exception):
+    """A render that nobody waits for any more."""
+
+
 class Evaluator:
     """One checkpoint, a renderer and scorers, on one device.
 
-    prediction_type: found out from the file unless given. Raises InputError when the checkpoint can't be
-    rendered or a scorer is not there.
+    prediction_type: found out from the file unless given. overlap: whether a batch is rendered while the one
+    before it is scored; unless given, on CUDA alone. On a CPU both would fight for the same cores, and on MPS
+    two threads crash torch (pytorch#197805).
+    Raises InputError when the checkpoint can't be rendered or a scorer is not there.
     """
 
     def __init__(
@@ -71,11 +97,29 @@ class Evaluator:
         dtype: torch.dtype = torch.float32,
         max_batch: int = 16,
         prediction_type: str | None = None,
+        overlap: bool | None = None,
     ) -> None:
         self.components = load_components(path, device=device, dtype=dtype, prediction_type=prediction_type)
         self.renderer = Renderer(self.components, device, max_batch)
         self.scorers: dict[str, Scorer] = {spec.scorer: create_scorer(spec, device) for spec in scorers}
-        self.seconds = StageSeconds()
+        self._device = torch.device(device)
+        overlaps = self._device.type == "cuda" if overlap is None else overlap
+        # One thread for all trials: what torch keeps a thread (cuDNN's plans) is made once.
+        self._thread: Executor | None = ThreadPoolExecutor(1, "render") if overlaps else None
+        cuda: Any = torch.cuda  # its streams and events are not typed
+        self._stream = cuda.Stream(self._device) if overlaps and self._device.type == "cuda" else None
+        self.forget_seconds()
+
+    @property
+    def seconds(self) -> StageSeconds:
+        """Where the time of the last evaluation went."""
+        render, score = self._rendering, self._scoring
+        both = seconds_of_both(render.spans, score.spans)
+        return StageSeconds(render=render.seconds, score=score.seconds, overlap=both)
+
+    def forget_seconds(self) -> None:
+        """Measure the stages anew."""
+        self._rendering, self._scoring = Stopwatch(), Stopwatch()
 
     @property
     def notices(self) -> list[str]:
@@ -90,41 +134,71 @@ class Evaluator:
     ) -> Iterator[list[Rendered]]:
         """Render and score the probes whose indices are in `todo` (all of them unless given), by batches.
 
-        between_steps: called after every denoising step; what it raises passes through.
+        A batch is yielded as soon as it is scored. Where evaluation overlaps, the next one is rendered
+        meanwhile, and none after it is begun before this one is yielded. That changes no number.
+        between_steps: called after every denoising step, by the thread that renders; what it raises passes
+        through once all batches before are yielded. Closing the iterator ends the render at its next step.
         Raises TrialFailed with its reason when an image or a score can't be trusted.
         """
-        self.seconds = StageSeconds()
+        self.forget_seconds()
         wanted = set(range(len(probes)) if todo is None else todo)
-        batches = self.renderer.render(probes, wanted, between_steps)
-        while (batch := self._next_batch(batches)) is not None:
-            indices, images, seconds = batch
-            scores, scoring = self._score(images, {i: probes[i] for i in indices})
-            share = (seconds + scoring) / len(indices)
-            yield [
-                Rendered(index, image, {name: values[row] for name, values in scores.items()}, share)
-                for row, (index, image) in enumerate(zip(indices, to_pil(images), strict=True))
-                if index in wanted
-            ]
+        abandoned = threading.Event()
 
-    def _next_batch(
-        self, batches: Iterator[tuple[list[int], torch.Tensor]]
-    ) -> tuple[list[int], torch.Tensor, float] | None:
-        started = time.monotonic()
-        with torch.no_grad():
-            batch = next(batches, None)
-        seconds = time.monotonic() - started
-        self.seconds.render += seconds
-        if batch is None:
-            return None
-        return (*batch, seconds)
+        def pause() -> None:
+            self._rendering.stop()
+            if abandoned.is_set():
+                raise _Abandoned
+            if between_steps is not None:
+                between_steps()
+            self._rendering.start()
 
-    def _score(self, images: torch.Tensor, probes: dict[int, Probe]) -> tuple[dict[str, list[float]], float]:
-        started = time.monotonic()
-        shown = list(probes.items())
-        scores = {name: score_images(scorer, images, shown) for name, scorer in self.scorers.items()}
-        seconds = time.monotonic() - started
-        self.seconds.score += seconds
-        return scores, seconds
+        rendered = self._rendered(self.renderer.render(probes, wanted, pause))
+        with closing(ahead(rendered, self._thread)) as batches:
+            try:
+                for batch in batches:
+                    yield self._scored(batch, probes, wanted)
+            finally:
+                abandoned.set()
+
+    def _rendered(self, batches: Iterator[tuple[list[int], torch.Tensor]]) -> Iterator[_Batch]:
+        while True:
+            before = self._rendering.seconds
+            self._rendering.start()
+            try:
+                with torch.no_grad():  # here, because every thread has its own
+                    indices, images = next(batches, (None, None))
+            finally:
+                self._rendering.stop()
+            if indices is None or images is None:
+                return
+            made = None if self._stream is None else torch.cuda.current_stream(self._device).record_event()
+            yield _Batch(indices, images, self._rendering.seconds - before, made)
+
+    def _scored(self, batch: _Batch, probes: Sequence[Probe], wanted: set[int]) -> list[Rendered]:
+        before = self._scoring.seconds
+        self._scoring.start()
+        try:
+            with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+                scores, images = self._score(batch, probes)
+        finally:
+            self._scoring.stop()
+        share = (batch.seconds + self._scoring.seconds - before) / len(batch.indices)
+        return [
+            Rendered(index, image, {name: values[row] for name, values in scores.items()}, share)
+            for row, (index, image) in enumerate(zip(batch.indices, images, strict=True))
+            if index in wanted
+        ]
+
+    def _score(
+        self, batch: _Batch, probes: Sequence[Probe]
+    ) -> tuple[dict[str, list[float]], list[Image.Image]]:
+        if self._stream is not None and batch.made is not None:
+            # Of this batch alone: the stream that renders is busy with the next one already.
+            self._stream.wait_event(batch.made)
+            batch.images.record_stream(self._stream)
+        shown = [(i, probes[i]) for i in batch.indices]
+        scores = {name: score_images(scorer, batch.images, shown) for name, scorer in self.scorers.items()}
+        return scores, to_pil(batch.images)
 
 
 class PairEvaluator:
@@ -132,8 +206,8 @@ class PairEvaluator:
 
     `blocks` are the blocks that differ between A and B in `dtype`: the dimensions of the search. Those that
     differ in the files alone stay A's, and a notice says so. Text encoder and VAE are A's. inspections: of A
-    and B, where the caller has them: with statistics they take reading both files twice. Raises InputError
-    when the two do not fit each other or a scorer is not there.
+    and B, where the caller has them: with statistics they take reading both files twice. The rest as
+    `Evaluator`. Raises InputError when the two do not fit each other or a scorer is not there.
     """
 
     def __init__(
@@ -147,6 +221,7 @@ class PairEvaluator:
         max_batch: int = 16,
         prediction_type: str | None = None,
         inspections: tuple[Inspection, Inspection] | None = None,
+        overlap: bool | None = None,
     ) -> None:
         self.path_a, self.path_b = path_a, path_b
         self.inspections = inspections or (inspect_checkpoint(path_a), inspect_checkpoint(path_b))
@@ -158,6 +233,7 @@ class PairEvaluator:
             dtype=dtype,
             max_batch=max_batch,
             prediction_type=prediction_type,
+            overlap=overlap,
         )
         self.prediction_type = self._merged.components.prediction_type
         self.merge = LiveMerge(
@@ -199,7 +275,8 @@ class PairEvaluator:
         Raises InputError for wrong weights, and TrialFailed too when weights that differ from those before
         move no number of the UNet: its images would be the same again.
         """
-        self._merged.seconds, self._merge_seconds = StageSeconds(), 0.0
+        self._merged.forget_seconds()
+        self._merge_seconds = 0.0
         started = time.monotonic()
         self._apply(weights)
         self._merge_seconds = time.monotonic() - started

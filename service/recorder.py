@@ -1,8 +1,10 @@
 """Write-behind of one node's trials: a thread stores what the search produces, in order.
 
 The next batch of images is rendered while the last one is written, so that a trial does not wait for disk
-and SQL. Whoever renders calls `wait_stored` while it does: no batch is then finished before the one ahead of
-it is stored, and a kill loses one finished batch at most, which a resumed search makes again, the same.
+and SQL. Whoever renders calls `wait_stored` while it does, so that no batch is finished before the last one
+that was handed over is stored. A batch is handed over once it is scored: a kill loses one finished batch at
+most where a batch is scored before the next is rendered, and two where it is scored meanwhile (on CUDA), the
+second only when scoring and storing take longer than rendering. A resumed search makes them again, the same.
 """
 
 from __future__ import annotations

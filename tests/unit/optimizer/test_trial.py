@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,135 @@ def test_what_is_raised_between_steps_passes_through(
     with pytest.raises(KeyboardInterrupt):
         list(pair.evaluate(uniform(pair.blocks, 0.5), PROBES, between_steps=stop))
     assert told(pair.evaluate(uniform(pair.blocks, 0.0), PROBES)) == told(alone.evaluate(PROBES))
+
+
+def read_into(seen: list[int], batches: Iterator[list[Rendered]]) -> None:
+    for batch in batches:
+        seen += [one.probe for one in batch]
+
+
+class Spy:
+    """A scorer of its own that keeps what it was given and fails on demand."""
+
+    name, differentiable = "spy", False
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.fails_at = fails_at
+        self.threads: list[str] = []
+
+    def score(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        self.threads.append(threading.current_thread().name)
+        if len(self.threads) - 1 == self.fails_at:
+            raise RuntimeError("broken")
+        return images.mean(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_whether_a_batch_is_scored_while_the_next_is_rendered_changes_no_number(
+    paths: tuple[Path, Path], scorers: list[ScorerSpec], overlap: bool
+) -> None:
+    evaluator = Evaluator(paths[0], scorers, max_batch=1, overlap=overlap)
+    spy = Spy()
+    evaluator.scorers["spy"] = spy
+    rendering: list[tuple[bool, bool]] = []
+
+    def note() -> None:
+        rendering.append((threading.current_thread().name.startswith("render"), torch.is_grad_enabled()))
+
+    batches = list(evaluator.evaluate(PROBES, between_steps=note))
+    assert [one.probe for batch in batches for one in batch] == [0, 1, 2]
+    found = {probe: (image, scores["clip"]) for probe, (image, scores) in told(iter(batches)).items()}
+    alone = told(Evaluator(paths[0], scorers, max_batch=1).evaluate(PROBES))
+    assert found == {probe: (image, scores["clip"]) for probe, (image, scores) in alone.items()}
+    assert set(rendering) == {(overlap, False)}
+    assert set(spy.threads) == {threading.current_thread().name}
+
+
+def test_a_batch_is_handed_over_while_the_next_is_rendered(
+    paths: tuple[Path, Path], scorers: list[ScorerSpec]
+) -> None:
+    evaluator = Evaluator(paths[0], scorers, max_batch=1, overlap=True)
+    handed_over = threading.Event()
+    in_time: list[bool] = []
+    steps: list[None] = []
+
+    def between_steps() -> None:
+        steps.append(None)
+        if len(steps) == PROBES[0].steps + 1:  # the second batch has begun
+            in_time.append(handed_over.wait(10))
+
+    for _ in evaluator.evaluate(PROBES, between_steps=between_steps):
+        handed_over.set()
+    assert in_time == [True]
+
+
+def test_an_interrupt_of_a_batch_loses_none_before_it(
+    paths: tuple[Path, Path], scorers: list[ScorerSpec]
+) -> None:
+    for overlap in (True, False):
+        evaluator = Evaluator(paths[0], scorers, max_batch=1, overlap=overlap)
+        steps: list[None] = []
+
+        def stop(steps: list[None] = steps) -> None:
+            steps.append(None)
+            if len(steps) == 2 * PROBES[0].steps + 1:
+                raise KeyboardInterrupt
+
+        seen: list[int] = []
+        with pytest.raises(KeyboardInterrupt):
+            read_into(seen, evaluator.evaluate(PROBES, between_steps=stop))
+        assert seen == [0, 1]
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_scorer_that_fails_ends_the_render_and_nothing_runs_on(
+    paths: tuple[Path, Path], scorers: list[ScorerSpec], overlap: bool
+) -> None:
+    evaluator = Evaluator(paths[0], scorers, max_batch=1, overlap=overlap)
+    evaluator.scorers["spy"] = Spy(fails_at=1)
+    calls: list[None] = []
+    evaluator.components.unet.register_forward_pre_hook(lambda *_: calls.append(None))
+    many = [PROBES[0].model_copy(update={"seed": seed}) for seed in range(20)]
+    seen: list[int] = []
+    with pytest.raises(TrialFailed, match="scorer 'spy' failed: broken"):
+        read_into(seen, evaluator.evaluate(many))
+    made = len(calls)
+    assert seen == [0]
+    assert made <= 3 * PROBES[0].steps
+    time.sleep(0.1)
+    assert len(calls) == made
+    evaluator.scorers["spy"] = Spy()
+    assert sorted(told(evaluator.evaluate(PROBES))) == [0, 1, 2]
+
+
+def test_whoever_stops_reading_stops_the_render(paths: tuple[Path, Path], scorers: list[ScorerSpec]) -> None:
+    pair = PairEvaluator(*paths, scorers, max_batch=1, overlap=True)
+    calls: list[None] = []
+    pair.merge.unet.register_forward_pre_hook(lambda *_: calls.append(None))
+    for _ in pair.evaluate(uniform(pair.blocks, 0.5), PROBES):
+        break
+    made = len(calls)
+    time.sleep(0.1)
+    assert len(calls) == made < 3 * PROBES[0].steps
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_the_time_that_rendering_waits_is_no_time_of_rendering(
+    paths: tuple[Path, Path], scorers: list[ScorerSpec], overlap: bool
+) -> None:
+    evaluator = Evaluator(paths[0], scorers, max_batch=1, overlap=overlap)
+    list(evaluator.evaluate(PROBES))
+    waited = 3 * len(PROBES) * 0.05
+    started = time.monotonic()
+    list(evaluator.evaluate(PROBES, between_steps=lambda: time.sleep(0.05)))
+    wall = time.monotonic() - started
+    seconds = evaluator.seconds
+    busy = seconds.render + seconds.score - seconds.overlap
+    assert 0 < busy <= wall
+    assert seconds.render < wall - waited * 0.9
+    assert overlap or seconds.overlap == 0
+    if not overlap:
+        assert busy <= wall - waited
 
 
 def test_inspections_that_are_there_are_used(paths: tuple[Path, Path], scorers: list[ScorerSpec]) -> None:
