@@ -1,0 +1,49 @@
+"""Parsed data to a probe, with every mistake told by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from scoring.errors import InputError
+from scoring.probes.probe import DynamicThresholding, FreeU, FreeUStage, Hires, Probe
+
+_PARTS: Mapping[str, type[BaseModel]] = {
+    "hires": Hires,
+    "freeu": FreeU,
+    "stages": FreeUStage,
+    "thresholding": DynamicThresholding,
+}
+
+
+def checked_probe(fields: Mapping[Any, Any], source: str) -> Probe:
+    """The probe with these fields. Raises InputError that names `source` and everything wrong with them."""
+    try:
+        return Probe.model_validate({str(key): value for key, value in fields.items()})
+    except ValidationError as error:
+        problems = "; ".join(_problem(details) for details in error.errors())
+        raise InputError(f"{source}: {problems}") from error
+
+
+def _problem(details: Any) -> str:
+    *path, last = (str(part) for part in details["loc"])
+    name = ".".join([*path, last])
+    if details["type"] == "extra_forbidden":
+        part = next((_PARTS[part] for part in reversed(path) if part in _PARTS), Probe)
+        return f"unknown key {name!r}; known keys: {', '.join(part.model_fields)}"
+    if details["type"] == "missing":
+        return f"{name!r} is missing; add it"
+    return f"{name}: {details['msg'].removeprefix('Value error, ')} (given: {shown(details['input'])})"
+
+
+def quoted_keys(names: Sequence[str]) -> str:
+    """`key 'a'`, or `keys 'a', 'b'`."""
+    return ("key " if len(names) == 1 else "keys ") + ", ".join(repr(name) for name in names)
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: 80 characters at most."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
