@@ -1,10 +1,19 @@
-"""Scores to the one number of a trial: the tally over its images and the weighted mean over scorers."""
+"""Scores to the one number of a trial: the tally over its images and the weighted mean over scorers.
+
+Several scorers are brought to one scale before they are weighed, or one that goes from 1 to 10 would drown
+one that goes from 0 to 1. The scale is that of a fixed reference, the same for all that is ever compared: per
+scorer, the mean and the standard deviation of its numbers for the reference's images. So an image's score is
+one fixed affine function of its raw numbers, and scores compare wherever raw ones did: between the trials
+of a search, its baselines among them, and between searches. Were each search normalised by its own
+baselines, a search between poor checkpoints would look as good as one between good ones.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from scoring.errors import InputError
 from scoring.scorers.base import ScorerSpec
@@ -52,6 +61,63 @@ TALLIES: Mapping[str, Callable[[Scores], float]] = {
 _NEEDS_POSITIVE = ("geometric", "A/G", "G/H", "A/H")
 # The quadratic mean would turn the worst negative score into the best.
 _NEEDS_NON_NEGATIVE = ("harmonic", "quadratic")
+TALLIES_OF_ANY_SIGN = tuple(name for name in TALLIES if name not in (*_NEEDS_POSITIVE, *_NEEDS_NON_NEGATIVE))
+"""Those that take normalised scores, of which half lie below 0."""
+
+# Below this share of the numbers themselves a spread is rounding in float32, not a judgement.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where a scorer's numbers lie, in its own units: their mean and their standard deviation, > 0."""
+
+    centre: float
+    spread: float
+
+    def normalised(self, score: float) -> float:
+        """How many standard deviations `score` lies above the mean."""
+        return (score - self.centre) / self.spread
+
+
+Scale = Mapping[str, Spread]
+"""Scorer -> what its numbers are measured by."""
+
+
+def measure(reference: Sequence[Mapping[str, float]], specs: Sequence[ScorerSpec]) -> Scale:
+    """The scale of these scorers, from the raw numbers of the reference's images (image by image).
+
+    Spread is the sample standard deviation over images. Of two images it is a rough guess (with n images its
+    own standard error is about 1 / sqrt(2 (n - 1)) of it: 24 % for ten), and yet one and the same number for
+    all that is compared: a wrong guess shifts the weights of the scorers and nothing else. More checkpoints
+    in the reference would hardly help: their images of the same probes go up and down together.
+
+    Raises InputError for fewer than two images, one without a number of a scorer, and a scorer that gives all
+    images the same number.
+    """
+    if len(reference) < 2:
+        raise InputError(
+            f"several scorers are normalised by their spread over the probes, and there is {len(reference)}; "
+            "give two probes or more (better ten), or normalise: false for a mean of raw numbers"
+        )
+    return {spec.scorer: _spread(spec.scorer, reference) for spec in specs}
+
+
+def _spread(scorer: str, reference: Sequence[Mapping[str, float]]) -> Spread:
+    without = sum(scorer not in scores for scores in reference)
+    if without:
+        raise InputError(
+            f"{without} of the {len(reference)} images of the reference lack a number of {scorer}"
+        )
+    numbers = [scores[scorer] for scores in reference]
+    _check_finite(numbers)
+    spread = statistics.stdev(numbers)
+    if spread <= _ROUNDING * max(map(abs, numbers)):
+        raise InputError(
+            f"{scorer} gives all {len(numbers)} images of the reference {numbers[0]:.6g}: it has no spread "
+            "to be normalised by; leave it out, look whether it is what it should be, or set normalise: false"
+        )
+    return Spread(statistics.fmean(numbers), spread)
 
 
 def check_tally(name: str) -> str:
@@ -81,8 +147,12 @@ def tally(name: str, scores: Scores) -> float:
     return float(TALLIES[name](scores))
 
 
-def combine(scores_by_scorer: Mapping[str, float], specs: Sequence[ScorerSpec]) -> float:
+def combine(
+    scores_by_scorer: Mapping[str, float], specs: Sequence[ScorerSpec], scale: Scale | None = None
+) -> float:
     """The weighted mean over scorers; a scorer with `reverse` counts with its sign turned.
+
+    scale: what each number is normalised by first; raw numbers without it.
 
     Raises InputError for no scorers, one named twice, a scorer without a score or a score without a
     scorer, and a score that is not finite.
@@ -98,8 +168,20 @@ def combine(scores_by_scorer: Mapping[str, float], specs: Sequence[ScorerSpec]) 
             f"scores of {sorted(scores_by_scorer)} for the scorers {sorted(names)}; give one of each"
         )
     _check_finite(list(scores_by_scorer.values()))
-    signed = ((-1.0 if spec.reverse else 1.0) * scores_by_scorer[spec.scorer] * spec.weight for spec in specs)
+    measured = {
+        name: score if scale is None else scale[name].normalised(score)
+        for name, score in scores_by_scorer.items()
+    }
+    signed = ((-1.0 if spec.reverse else 1.0) * measured[spec.scorer] * spec.weight for spec in specs)
     return math.fsum(signed) / math.fsum(spec.weight for spec in specs)
+
+
+def image_scores(
+    raw: Sequence[Mapping[str, float]], specs: Sequence[ScorerSpec], scale: Scale | None = None
+) -> list[float]:
+    """`combine` of every image's raw numbers; numbers of other scorers are left out."""
+    names = [spec.scorer for spec in specs]
+    return [combine({name: scores[name] for name in names}, specs, scale) for scores in raw]
 
 
 def _check_finite(scores: Scores) -> None:

@@ -68,8 +68,8 @@ def add_leaves(
         bracket = with_leaves(bracket_of(nodes), request.bracket.kind, names, begun, request.bracket.first)
         final = final_node(nodes).output
         laid = lay_nodes(request.model_copy(update={"output": final}), bracket, plans, inspections)
-        merges = [node for node in laid if node.kind is NodeKind.MERGE]
-        return [*merges, *_averages(nodes, final, plans)] if request.average else merges
+        kept = [node for node in laid if node.kind in (NodeKind.MERGE, NodeKind.REFERENCE)]
+        return [*kept, *_averages(nodes, final, plans)] if request.average else kept
 
     added = {name: digest(inspections[name]) for name in names}
     return store.add_leaves(job_id, added, layout, request.model_dump(mode="json"))

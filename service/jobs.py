@@ -95,6 +95,16 @@ class JobRequest(BaseModel):
     scorers: list[ScorerSpec] = Field(
         min_length=1, description="Who judges the images, and with what weight."
     )
+    normalise: bool = Field(
+        default=True,
+        description="With several scorers: measure each one's numbers by their spread over the probes as the "
+        "first leaf renders them. False: a weighted mean of raw numbers. A single scorer counts raw.",
+    )
+    watch: list[ScorerSpec] | None = Field(
+        default=None,
+        description="Scorers that judge every image and never count: docs/watch.md. If not given, the guards "
+        "that are installed; [] for none.",
+    )
     tally: str = Field(
         default="arithmetic", description="How the scores of all probes become the trial's one score."
     )
@@ -120,13 +130,20 @@ class JobRequest(BaseModel):
 
 
 class NodePlan(BaseModel):
-    """All that a worker needs to run a node, resolved: nothing in it depends on where a job file lay."""
+    """All that a worker needs to run a node, resolved: nothing in it depends on where a job file lay.
+
+    normalise: whether there are several scorers that are measured by the job's reference. guards: those of
+    `watch` that are watched both ways.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     probes: list[Probe]
     heldout: list[Probe]
     scorers: list[ScorerSpec]
+    normalise: bool = False
+    watch: list[ScorerSpec] = Field(default_factory=list)
+    guards: list[str] = Field(default_factory=list)
     tally: str
     search: SearchSettings
     prediction_type: PredictionType | None

@@ -37,7 +37,7 @@ def run_node(context: NodeContext) -> None:
             _run_merge(context)
         case NodeKind.AVERAGE:
             _run_average(context)
-        case NodeKind.SCREEN:
+        case NodeKind.SCREEN | NodeKind.REFERENCE:
             leaf = context.source("a")
             context.store.finish_node(context.lease, _score_alone(context, leaf.path), None)
 
@@ -128,5 +128,5 @@ def _score_alone(context: NodeContext, path: Path) -> float:
         scored = context.store.best_trial(context.node.id)
         assert scored is not None, "the trial succeeded"
         # The leaves' ranking must not look at what the winner is judged on.
-        heldout = None if context.node.kind is NodeKind.SCREEN else trials.heldout(scored)
+        heldout = trials.heldout(scored) if context.node.kind is NodeKind.AVERAGE else None
     return score if heldout is None else heldout

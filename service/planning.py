@@ -23,7 +23,7 @@ from optimizer.distances import unet_distances
 from optimizer.search import SearchSettings
 from scoring.errors import InputError
 from scoring.probes import Probe, expand_probes, load_probes
-from scoring.reward import TALLIES
+from scoring.reward import TALLIES, TALLIES_OF_ANY_SIGN
 from scoring.scorers.base import ScorerSpec
 from scoring.scorers.registry import scorer_names
 from service.catalog import Catalog, digest
@@ -34,6 +34,7 @@ from service.jobs import JobRequest, NodeOverrides, NodePlan, ProbesSpec
 from service.settings import Settings, describe
 
 AVERAGE_NAME = "average"
+REFERENCE_NAME = "reference"
 _NAME = re.compile(r"[\w\[(][\w .+()\[\]-]{0,119}", re.ASCII)
 
 
@@ -122,7 +123,7 @@ def check_places(bracket: Bracket, inspections: Mapping[str, Inspection]) -> Non
 def lay_nodes(
     request: JobRequest, bracket: Bracket, plans: Plans, inspections: Mapping[str, Inspection]
 ) -> list[NewNode]:
-    """The nodes of a job: the merges of the bracket, then what the tree has to beat, then the screenings.
+    """The nodes of a job: the bracket's merges, what the tree has to beat, the screenings, the reference.
 
     Raises InputError for an override of a node that isn't there and for names that cannot be files.
     """
@@ -150,6 +151,9 @@ def lay_nodes(
             scored_node(f"screen-{number}", NodeKind.SCREEN, leaf, output, plans)
             for number, leaf in enumerate(inspections, 1)
         ]
+    if plans.normalise:
+        leaf = next(iter(inspections))
+        nodes.append(scored_node(REFERENCE_NAME, NodeKind.REFERENCE, leaf, output, plans))
     return nodes
 
 
@@ -168,9 +172,15 @@ class Plans:
     def __init__(self, request: JobRequest, settings: Settings, *, local: bool) -> None:
         self._request, self._settings = request, settings
         self._scorers = checked_scorers(request.scorers, settings, local=local)
+        self.normalise = request.normalise and len(self._scorers) > 1
         self._probes = _probes(request.probes, "probes", settings)
         self._heldout = [] if request.heldout is None else _probes(request.heldout, "heldout", settings)
-        _check_tally(request.tally, "tally")
+        self._check_tally(request.tally, "tally")
+        if self.normalise and len(self._probes) < 2:
+            raise InputError(
+                "scorers: several are normalised by their spread over the probes, and there is one probe; "
+                "give two or more (better ten), or normalise: false for a mean of raw numbers"
+            )
 
     def check_overrides(self, nodes: Sequence[str]) -> None:
         """Raise InputError unless every override is for one of these nodes."""
@@ -185,11 +195,12 @@ class Plans:
         own = self._request.nodes.get(node, NodeOverrides())
         where = f"nodes.{node}"
         if own.tally is not None:
-            _check_tally(own.tally, f"{where}.tally")
+            self._check_tally(own.tally, f"{where}.tally")
         plan = NodePlan(
             probes=self._own(own.probes, f"{where}.probes", self._probes),
             heldout=self._own(own.heldout, f"{where}.heldout", self._heldout),
             scorers=self._scorers,
+            normalise=self.normalise,
             tally=own.tally or self._request.tally,
             search=_search(self._request.search, own.search, where),
             prediction_type=self._request.prediction_type,
@@ -199,6 +210,15 @@ class Plans:
 
     def _own(self, spec: ProbesSpec | None, field: str, job: list[Probe]) -> list[Probe]:
         return job if spec is None else _probes(spec, field, self._settings)
+
+    def _check_tally(self, tally: str, field: str) -> None:
+        if tally not in TALLIES:
+            raise InputError(f"{field}: unknown {tally!r}; known: {', '.join(TALLIES)}")
+        if self.normalise and tally not in TALLIES_OF_ANY_SIGN:
+            raise InputError(
+                f"{field}: {tally!r} takes no scores below 0, and normalised ones of several scorers lie on "
+                f"both sides of it; take {', '.join(TALLIES_OF_ANY_SIGN)}, or normalise: false"
+            )
 
 
 def safe_name(name: str, field: str) -> str:
@@ -227,11 +247,6 @@ def _default_output(request: JobRequest) -> str:
     if len(request.leaves) == 2:
         return "-".join(Path(leaf).stem for leaf in request.leaves)
     return request.name
-
-
-def _check_tally(tally: str, field: str) -> None:
-    if tally not in TALLIES:
-        raise InputError(f"{field}: unknown {tally!r}; known: {', '.join(TALLIES)}")
 
 
 def _check_output_is_new(output: str, settings: Settings) -> None:

@@ -85,7 +85,7 @@ def tree_scores(nodes: Sequence[NodeRecord], scores: dict[int, dict[str, float]]
 
 
 def comparable(nodes: Sequence[NodeRecord]) -> list[NodeRecord]:
-    """The nodes whose scores are measured as the final one's: same probes, scorers and tally."""
+    """The nodes whose scores are measured as the final one's: same probes, scorers, scale and tally."""
     final = final_node(nodes)
     return [node for node in nodes if _judge(node) == _judge(final)]
 
@@ -95,7 +95,7 @@ def _scores(found: dict[str, float], which: str) -> Scores:
 
 
 def _judge(node: NodeRecord) -> list[object]:
-    return [node.plan.get(name) for name in ("probes", "heldout", "scorers", "tally")]
+    return [node.plan.get(name) for name in ("probes", "heldout", "scorers", "normalise", "tally")]
 
 
 def _gain(winner: float | None, rivals: Iterable[float | None]) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from optimizer.blocks import BlockWeights, check_weights, uniform
@@ -17,11 +17,12 @@ from optimizer.trial import Rendered, StageSeconds
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
 from scoring.rendering.renderer import BetweenSteps
-from scoring.reward import combine, tally
+from scoring.reward import Scale, image_scores, measure, tally
 from service.db.records import TrialRecord
-from service.db.states import HELDOUT_KINDS, TrialKind, TrialState
+from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind, TrialState
 from service.node_context import NodeContext, NodePaused
 from service.recorder import Recorder
+from service.scale import scale_of
 
 log = logging.getLogger(__name__)
 FAILURES_TO_PAUSE = 3
@@ -55,6 +56,9 @@ class Trials:
         self._told: list[ToldTrial] = []
         self._elapsed = 0.0
         self._said = 0
+        self._scale: Scale | None = None
+        if context.node.kind is not NodeKind.REFERENCE:
+            self._scale = scale_of(self.store, context.node.job_id, self.plan, self.plan.scorers)
         self._left_open = {(trial.kind, trial.number): trial for trial in trials}
 
     def search(self) -> None:
@@ -124,9 +128,7 @@ class Trials:
         score: float | None = None
         try:
             self._evaluate(weights, probes, scores)
-            score = tally(
-                self.plan.tally, [combine(scores[i], self.plan.scorers) for i in range(len(probes))]
-            )
+            score = self._score([scores[i] for i in range(len(probes))])
             if kind is TrialKind.SEARCH:
                 _check_depends_on_weights(score, weights, self._told)
         except (TrialFailed, InputError) as error:
@@ -142,6 +144,13 @@ class Trials:
             self.recorder.finish(score, seconds, self._timings(proposing))
         self._elapsed += seconds
         return ToldTrial(number, weights, score)
+
+    def _score(self, raw: Sequence[Mapping[str, float]]) -> float:
+        """A trial's score from the raw numbers of its images. Raises InputError."""
+        scale = self._scale
+        if self.context.node.kind is NodeKind.REFERENCE:
+            scale = measure(raw, self.plan.scorers)
+        return tally(self.plan.tally, image_scores(raw, self.plan.scorers, scale))
 
     def _check_same_blocks(self) -> None:
         """Raise NodePaused when earlier trials weigh other blocks: which move at all depends on the dtype."""

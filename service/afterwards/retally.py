@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from optimizer.search import baseline_name
 from scoring.errors import InputError
-from scoring.reward import check_tally, combine, tally
+from scoring.reward import Scale, check_tally, image_scores, tally
 from scoring.scorers.base import ScorerSpec
 from service.db.records import NodeRecord, RenderRecord, TrialRecord
 from service.db.states import TrialKind, TrialState
 from service.db.store import Store
 from service.jobs import NodePlan
 from service.nodes import merges_of
+from service.scale import scale_of
 
 SHOWN = 5
 # A rank correlation of two trials is always 1 or -1.
@@ -98,11 +99,13 @@ def retally(store: Store, job_id: str, request: RetallyRequest) -> Retally:
     return Retally(job=job_id, nodes=[_retally(store, node, plan, request, r) for node, plan, r in judged])
 
 
-def probe_scores(renders: Sequence[RenderRecord], probes: int, specs: Sequence[ScorerSpec]) -> list[float]:
+def probe_scores(
+    renders: Sequence[RenderRecord], probes: int, specs: Sequence[ScorerSpec], scale: Scale | None
+) -> list[float]:
     """The combined score of every probe of a trial, by probe.
 
-    Raises InputError naming what is missing, unless each of the probes has a render with a number of each
-    scorer.
+    scale: as `service.scale.scale_of` gives it. Raises InputError naming what is missing, unless each of the
+    probes has a render with a number of each scorer.
     """
     by_probe = {render.probe: render.scores for render in renders}
     missing = [probe for probe in range(probes) if probe not in by_probe]
@@ -112,8 +115,7 @@ def probe_scores(renders: Sequence[RenderRecord], probes: int, specs: Sequence[S
         without = sum(spec.scorer not in scores for scores in by_probe.values())
         if without:
             raise InputError(f"{without} of its {probes} renders have no number of {spec.scorer}")
-    names = [spec.scorer for spec in specs]
-    return [combine({name: by_probe[probe][name] for name in names}, specs) for probe in range(probes)]
+    return image_scores([by_probe[probe] for probe in range(probes)], specs, scale)
 
 
 def weighed(specs: Sequence[ScorerSpec], weights: Mapping[str, float]) -> list[ScorerSpec]:
@@ -141,6 +143,7 @@ def _retally(
     renders: Mapping[int, Sequence[RenderRecord]],
 ) -> NodeRetally:
     specs, name = weighed(plan.scorers, request.weights), request.tally or plan.tally
+    scale = scale_of(store, node.job_id, plan, specs)
     before: dict[int, float] = {}
     after: dict[int, float] = {}
     not_counted: list[NotCounted] = []
@@ -148,7 +151,9 @@ def _retally(
         if trial.score is not None:
             before[trial.number] = trial.score
         try:
-            after[trial.number] = tally(name, _scores_of(trial, renders.get(trial.id, []), plan, specs))
+            _check_done(trial)
+            rendered = renders.get(trial.id, [])
+            after[trial.number] = tally(name, probe_scores(rendered, len(plan.probes), specs, scale))
         except InputError as error:
             not_counted.append(NotCounted(number=trial.number, reason=str(error)))
     best = [_retallied(number, before, after) for number in _best_first(after)[:SHOWN]]
@@ -165,14 +170,11 @@ def _retally(
     )
 
 
-def _scores_of(
-    trial: TrialRecord, renders: Sequence[RenderRecord], plan: NodePlan, specs: Sequence[ScorerSpec]
-) -> list[float]:
+def _check_done(trial: TrialRecord) -> None:
     if trial.state is not TrialState.DONE:
         raise InputError(
             f"it {trial.state}: {trial.reason}" if trial.reason else f"it is {trial.state.value}"
         )
-    return probe_scores(renders, len(plan.probes), specs)
 
 
 def _best_first(scores: Mapping[int, float]) -> list[int]:

@@ -32,7 +32,7 @@ from service.db.states import (
     TrialKind,
     TrialState,
 )
-from service.db.tree import mentions, settle
+from service.db.tree import is_measured, mentions, settle
 from service.errors import Conflict, NotFound
 
 NOTICE = "node.notice"
@@ -248,18 +248,18 @@ def node_named(job: Job, name: str) -> Node:
 
 
 def _node(job: Job, position: int, new: NewNode) -> Node:
-    screened = new.a_input if new.kind is NodeKind.SCREEN else None
+    alone = new.a_input if new.kind in (NodeKind.SCREEN, NodeKind.REFERENCE) else None
     return Node(
         job_id=job.id,
         position=position,
         name=new.name,
         kind=new.kind,
         level=new.level,
-        state=NodeState.WAITING if new.kind is NodeKind.MERGE else NodeState.READY,
+        state=NodeState.READY if new.kind is NodeKind.REFERENCE else NodeState.WAITING,
         a_input=new.a_input,
         b_input=new.b_input,
-        a_model=screened,
-        a_sha256=job.leaves[screened] if screened else None,
+        a_model=alone,
+        a_sha256=job.leaves[alone] if alone else None,
         output=new.output,
         plan=new.plan,
     )
@@ -291,7 +291,8 @@ def _cancel_node(session: Session, node: Node) -> None:
 def _queue_again(session: Session, node: Node) -> None:
     node.failed_in_row = 0
     undecided = node.kind is NodeKind.MERGE and (node.a_sha256 is None or node.b_sha256 is None)
-    move_node(session, node, NodeState.WAITING if undecided else NodeState.READY)
+    waits = undecided or (node.kind is not NodeKind.REFERENCE and not is_measured(node.job))
+    move_node(session, node, NodeState.WAITING if waits else NodeState.READY)
 
 
 def _extend(session: Session, node: Node, trials: int) -> None:

@@ -22,6 +22,7 @@ class NodeKind(StrEnum):
     MERGE = "merge"  # A + B -> O, searched
     AVERAGE = "average"  # the uniform merge of all leaves, scored: what the tree has to beat
     SCREEN = "screen"  # one leaf alone, scored: the leaves' ranking
+    REFERENCE = "reference"  # one leaf alone, scored first: what several scorers are normalised by
 
 
 class NodeState(StrEnum):

@@ -49,11 +49,22 @@ def mentions(node: Node, name: str) -> bool:
     return any(name in (side.candidates if isinstance(side, Pick) else (side,)) for side in given)
 
 
+def is_measured(job: Job) -> bool:
+    """Whether scores can be told: by raw numbers, or by a reference that is done."""
+    return all(node.state is NodeState.DONE for node in job.nodes if node.kind is NodeKind.REFERENCE)
+
+
 def settle(session: Session, job: Job) -> None:
     """Decide the inputs of the merges that have not begun, from what is done; let those begin that can.
 
-    What was decided before is decided again: a node whose input is no longer made waits once more.
+    Nothing but the reference begins before there is one, where the job needs it. What was decided before is
+    decided again: a node whose input is no longer made waits once more.
     """
+    if not is_measured(job):
+        return
+    for node in job.nodes:
+        if node.kind is not NodeKind.MERGE and node.state is NodeState.WAITING:
+            move_node(session, node, NodeState.READY)
     merges = [node for node in job.nodes if node.kind is NodeKind.MERGE]
     done = [node for node in merges if node.state is NodeState.DONE]
     leaves = _leaves(job)

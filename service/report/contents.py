@@ -11,6 +11,8 @@ from typing import Literal
 from optimizer.blocks import BLOCKS, SDXL_BLOCKS
 from scoring.errors import InputError
 from scoring.probes import Probe
+from scoring.reward import Scale
+from scoring.scorers.base import ScorerSpec
 from service.afterwards.retally import probe_scores
 from service.db.records import JobRecord, NodeRecord, RenderRecord, TrialRecord
 from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind, TrialState
@@ -21,6 +23,7 @@ from service.progress import input_names
 from service.report.confidence import Gain, paired_gain
 from service.report.plot import Search
 from service.results import BASELINE_NAMES, comparable
+from service.scale import scale_of
 
 STAGES = ("propose", "merge", "render", "score")
 
@@ -70,6 +73,15 @@ class Comparison:
         if rival is None or not rival.scores or not self.winner.scores:
             return None
         return paired_gain(self.winner.scores, rival.scores, self.tally)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """How the images of a comparison become scores. probes: how many there are."""
+
+    probes: int
+    scorers: Sequence[ScorerSpec]
+    scale: Scale | None
 
 
 @dataclass(frozen=True)
@@ -195,9 +207,10 @@ def _comparison(store: Store, node: NodeRecord, names: tuple[str, str]) -> Compa
     searched = [store.find_trial(node.id, TrialKind.SEARCH, i) for i in range(len(BASELINE_NAMES))]
     is_heldout = all(trial is not None and trial.score is not None for trial in heldout)
     trials = heldout if is_heldout else [*searched, best]
+    judge = _judge(store, node, heldout=is_heldout)
     roles: tuple[Role, ...] = ("a", "b", "uniform", "winner")
     found = [
-        _contender(store, role, name, trial, plan, heldout=is_heldout)
+        _contender(store, role, name, trial, judge)
         for role, name, trial in zip(roles, (*names, "", ""), trials, strict=True)
     ]
     winner = found[-1]
@@ -211,15 +224,25 @@ def _comparison(store: Store, node: NodeRecord, names: tuple[str, str]) -> Compa
     )
 
 
+def _judge(store: Store, node: NodeRecord, *, heldout: bool) -> _Judge:
+    plan = NodePlan.model_validate(node.plan)
+    scale = scale_of(store, node.job_id, plan, plan.scorers)
+    return _Judge(len(plan.heldout if heldout else plan.probes), plan.scorers, scale)
+
+
 def _contender(
-    store: Store, role: Role, name: str, trial: TrialRecord | None, plan: NodePlan, *, heldout: bool
+    store: Store,
+    role: Role,
+    name: str,
+    trial: TrialRecord | None,
+    judge: _Judge,
 ) -> Contender | None:
     """A trial as it is compared; None where it has no score."""
     if trial is None or trial.score is None:
         return None
     renders = store.renders(trial.id)
     try:
-        scores = probe_scores(renders, len(plan.heldout if heldout else plan.probes), plan.scorers)
+        scores = probe_scores(renders, judge.probes, judge.scorers, judge.scale)
     except InputError:
         scores = []
     return Contender(role, name, trial.score, {render.probe: render for render in renders}, scores)
@@ -235,19 +258,19 @@ def _result(
     own = final.comparison
     if own is None or not own.heldout:
         return own
-    plan = NodePlan.model_validate(final.node.plan)
+    judge = _judge(store, final.node, heldout=True)
     leaves: dict[str, Contender | None] = {}
     average: Contender | None = None
     for node in comparable(nodes):
         best = store.best_trial(node.id)
         if node.kind is NodeKind.AVERAGE and best is not None:
             trial = store.find_trial(node.id, TrialKind.HELDOUT_WINNER, best.number)
-            average = _contender(store, "average", "", trial, plan, heldout=True)
+            average = _contender(store, "average", "", trial, judge)
         elif node.kind is NodeKind.MERGE:
             for model, kind in ((node.a_model, TrialKind.HELDOUT_A), (node.b_model, TrialKind.HELDOUT_B)):
                 if model in job.leaves:
                     trial = store.find_trial(node.id, kind, 0)
-                    leaves[model] = _contender(store, "leaf", model, trial, plan, heldout=True)
+                    leaves[model] = _contender(store, "leaf", model, trial, judge)
     if len(job.leaves) == 2:
         average = next((replace(r, role="average") for r in own.rivals if r.role == "uniform"), None)
     ranked = sorted((leaf for leaf in leaves.values() if leaf), key=lambda leaf: -leaf.score)

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from scoring.errors import InputError
-from scoring.reward import TALLIES, combine, tally
+from scoring.reward import (
+    TALLIES,
+    TALLIES_OF_ANY_SIGN,
+    Spread,
+    combine,
+    image_scores,
+    measure,
+    tally,
+)
 from scoring.scorers.base import ScorerSpec
 
 POSITIVE = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=20)
@@ -141,3 +149,75 @@ def test_scores_and_scorers_must_fit(scores: dict[str, float], names: list[str],
 def test_wrong_scorer_specs_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         ScorerSpec.model_validate({"scorer": "clip", **wrong})
+
+
+CLIP, LAION = ScorerSpec(scorer="clip"), ScorerSpec(scorer="laion")
+# clip: mean 0.3, deviations -0.1, 0, 0.1: s = sqrt(0.02 / 2) = 0.1; laion: mean 6, -2, 2, 0: s = 2.
+REFERENCE = [{"clip": 0.2, "laion": 4.0}, {"clip": 0.3, "laion": 8.0}, {"clip": 0.4, "laion": 6.0}]
+
+
+def test_a_scale_is_the_mean_and_the_sample_deviation_of_the_reference() -> None:
+    scale = measure(REFERENCE, [CLIP, LAION])
+    assert (scale["clip"].centre, scale["clip"].spread) == (pytest.approx(0.3), pytest.approx(0.1))
+    assert (scale["laion"].centre, scale["laion"].spread) == (pytest.approx(6.0), pytest.approx(2.0))
+
+
+def test_normalised_scorers_count_by_their_spread() -> None:
+    scale = measure(REFERENCE, [CLIP, LAION])
+    # (0.45 - 0.3) / 0.1 = 1.5 and (5 - 6) / 2 = -0.5: their mean is 0.5, and weighed 3 to 1 it is 1.
+    assert combine({"clip": 0.45, "laion": 5.0}, [CLIP, LAION], scale) == pytest.approx(0.5)
+    heavy = CLIP.model_copy(update={"weight": 3.0})
+    assert combine({"clip": 0.45, "laion": 5.0}, [heavy, LAION], scale) == pytest.approx(1.0)
+    turned = LAION.model_copy(update={"reverse": True})
+    assert combine({"clip": 0.45, "laion": 5.0}, [CLIP, turned], scale) == pytest.approx(1.0)
+
+
+def test_the_reference_itself_scores_0_in_the_mean() -> None:
+    scores = image_scores(REFERENCE, [CLIP, LAION], measure(REFERENCE, [CLIP, LAION]))
+    assert scores == pytest.approx([(-1 - 1) / 2, (0 + 1) / 2, (1 + 0) / 2])
+    assert tally("arithmetic", scores) == pytest.approx(0, abs=1e-12)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8),
+    st.floats(0.01, 100),
+    st.floats(-50, 50),
+)
+def test_another_unit_of_a_scorer_changes_no_normalised_score(
+    numbers: list[tuple[float, float]], factor: float, shift: float
+) -> None:
+    reference = [{"clip": x, "laion": y} for x, y in numbers]
+    for name in ("clip", "laion"):
+        if max(r[name] for r in reference) - min(r[name] for r in reference) < 0.01:
+            return
+    other = [{"clip": r["clip"] * factor + shift, "laion": r["laion"]} for r in reference]
+    here = image_scores(reference, [CLIP, LAION], measure(reference, [CLIP, LAION]))
+    there = image_scores(other, [CLIP, LAION], measure(other, [CLIP, LAION]))
+    assert there == pytest.approx(here, rel=1e-6, abs=1e-6)
+
+
+def test_raw_numbers_are_weighed_as_they_are() -> None:
+    assert image_scores([{"clip": 0.25, "laion": 5.0, "watched": 9.0}], [CLIP, LAION]) == [(0.25 + 5) / 2]
+
+
+def test_a_scale_needs_images_that_differ() -> None:
+    with pytest.raises(InputError, match=r"there is 1; give two probes or more .* or normalise: false"):
+        measure(REFERENCE[:1], [CLIP])
+    for same in (5.0, 5.0 + 1e-7):
+        with pytest.raises(InputError, match="clip gives all 2 images of the reference 5: it has no spread"):
+            measure([{"clip": 5.0}, {"clip": same}], [CLIP])
+    with pytest.raises(InputError, match="1 of the 2 images of the reference lack a number of laion"):
+        measure([{"clip": 5.0, "laion": 1.0}, {"clip": 4.0}], [CLIP, LAION])
+
+
+def test_tallies_of_any_sign_take_what_lies_below_0() -> None:
+    for name in TALLIES:
+        if name in TALLIES_OF_ANY_SIGN:
+            tally(name, [-1.0, 0.0, 1.0])
+        else:
+            with pytest.raises(InputError):
+                tally(name, [-1.0, 0.0, 1.0])
+
+
+def test_a_spread_counts_in_its_own_units() -> None:
+    assert Spread(centre=6.0, spread=2.0).normalised(9.0) == 1.5
