@@ -22,8 +22,8 @@ from torch import Tensor
 def rescale_guidance(guided: Tensor, positive: Tensor, phi: float) -> Tensor:
     """The share `phi` (0..1) of `guided` scaled to the standard deviation of `positive`, the rest as it is.
 
-    guided, positive: (N, channels, h, w), of one space: with guidance, and what the prompt alone gives, that is
-    guidance of scale 1: negative + the sum of weight * (part - negative). Every image is scaled by its own
+    guided, positive: (N, channels, h, w), of one space: with guidance, and what the prompt alone gives, that
+    is guidance of scale 1: negative + the sum of weight * (part - negative). Every image is scaled by its own
     deviations, over all its channels; one without any deviation stays as it is. Sums are in float32 at least.
     """
     exact = guided.to(torch.promote_types(guided.dtype, torch.float32))
