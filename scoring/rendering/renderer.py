@@ -103,13 +103,17 @@ class Renderer:
         for module in modules:
             module.to(self.device).eval()
         self._text = Conditioner(components, self.device, embeddings)
-        self._memory = Memory(self.device, self._note)
-        self._decoder = Decoder(components, self._memory, self._note)
+        self.memory = Memory(self.device, self._note)
+        self._decoder = Decoder(components, self.memory, self._note)
 
     def encode(self, probes: Sequence[Probe]) -> None:
         """Encodes the texts of `probes` ahead of rendering. Raises InputError as `render` does."""
         self._check(probes)
         self._text.encode(probes)
+
+    def kind(self, probe: Probe) -> Kind:
+        """What the memory to render a probe depends on: its size and its rows of the UNet."""
+        return Kind("render", probe.width, probe.height, self._text.form(probe).rows)
 
     def render(
         self,
@@ -145,8 +149,9 @@ class Renderer:
             return
         batch = [probes[i] for i in indices]
         names = [probe_name(i, probes[i]) for i in indices]
-        kind = Kind("render", batch[0].width, batch[0].height, self._text.form(batch[0]).rows)
-        images = self._memory.attempt(kind, names, lambda: self._images(batch, names, between_steps))
+        images = self.memory.attempt(
+            self.kind(batch[0]), names, lambda: self._images(batch, names, between_steps)
+        )
         if images is None:
             for half in halves(indices):
                 yield from self._batch(probes, half, wanted, between_steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,8 @@ def zoo() -> Components:
 def without_what_looks_everywhere(components: Components) -> Components:
     """A VAE whose pixels depend on the latents near them alone: no attention, no normalisation."""
     decoder = components.vae.decoder
-    decoder.mid_block.attentions = nn.ModuleList([None])
+    unattended: list[Any] = [None]
+    decoder.mid_block.attentions = nn.ModuleList(unattended)
     for module in list(decoder.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.GroupNorm):
