@@ -149,6 +149,11 @@ class NodePlan(BaseModel):
     prediction_type: PredictionType | None
     notes: list[str] = Field(default_factory=list)
 
+    @property
+    def judges(self) -> list[ScorerSpec]:
+        """All that judge an image: those that count, then those that only watch."""
+        return [*self.scorers, *self.watch]
+
 
 def parse_request(data: dict[str, Any], source: str) -> JobRequest:
     """A request from parsed data. Raises InputError that names `source` and every wrong field."""

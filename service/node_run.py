@@ -48,7 +48,7 @@ def _run_merge(context: NodeContext) -> None:
     evaluator = PairEvaluator(
         a.path,
         b.path,
-        context.plan.scorers,
+        context.plan.judges,
         device=context.device,
         dtype=context.dtype,
         max_batch=context.settings.max_batch,
@@ -108,7 +108,7 @@ def _score_alone(context: NodeContext, path: Path) -> float:
     """A checkpoint's score: on held-out probes where there are any, as a winner's."""
     evaluator = Evaluator(
         path,
-        context.plan.scorers,
+        context.plan.judges,
         device=context.device,
         dtype=context.dtype,
         max_batch=context.settings.max_batch,

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from optimizer.trial import Rendered
-from service.db.records import Lease, NewRender
+from service.db.records import Lease, Looks, NewRender
 from service.db.states import TrialKind
 from service.db.store import Store
 from service.images import store_images
@@ -73,12 +73,12 @@ class Recorder:
         """Wait until the last batch is stored."""
         self._wait(self._batch_stored)
 
-    def finish(self, score: float, seconds: float, timings: Mapping[str, float]) -> None:
+    def finish(self, score: float, seconds: float, timings: Mapping[str, float], looks: Looks) -> None:
         """End the open trial with its score. `store`, the time its writes took, is added to the timings."""
 
         def write() -> None:
             full = {**timings, "store": self._seconds}
-            self._store.finish_trial(self._lease, self._trial_id, score, seconds, full)
+            self._store.finish_trial(self._lease, self._trial_id, score, seconds, full, looks=looks)
 
         self._put(write)
 

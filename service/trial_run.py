@@ -10,15 +10,17 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 
 from optimizer.blocks import BlockWeights, check_weights, uniform
-from optimizer.search import ToldTrial, propose, stop_reason
+from optimizer.search import BASELINES, ToldTrial, propose, stop_reason
 from optimizer.trial import Rendered, StageSeconds
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
 from scoring.rendering.renderer import BetweenSteps
 from scoring.reward import Scale, image_scores, measure, tally
-from service.db.records import TrialRecord
+from scoring.watch import Judged, watch_warnings
+from service.db.records import Looks, TrialRecord
 from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind, TrialState
 from service.node_context import NodeContext, NodePaused
 from service.recorder import Recorder
@@ -27,6 +29,7 @@ from service.scale import scale_of
 log = logging.getLogger(__name__)
 FAILURES_TO_PAUSE = 3
 EQUAL_SCORES_TO_FAIL = 3
+BASELINE_LABELS = ("A", "B", "uniform")
 # What a trial may write before the room on the disk is looked at again: far above any probe's image.
 BYTES_PER_IMAGE = 8_000_000
 
@@ -56,6 +59,7 @@ class Trials:
         self._told: list[ToldTrial] = []
         self._elapsed = 0.0
         self._said = 0
+        self._compared: dict[tuple[TrialKind, int], Sequence[Judged]] = {}
         self._scale: Scale | None = None
         if context.node.kind is not NodeKind.REFERENCE:
             self._scale = scale_of(self.store, context.node.job_id, self.plan, self.plan.scorers)
@@ -128,7 +132,8 @@ class Trials:
         score: float | None = None
         try:
             self._evaluate(weights, probes, scores)
-            score = self._score([scores[i] for i in range(len(probes))])
+            raw = [scores[i] for i in range(len(probes))]
+            score = self._score(raw)
             if kind is TrialKind.SEARCH:
                 _check_depends_on_weights(score, weights, self._told)
         except (TrialFailed, InputError) as error:
@@ -141,7 +146,8 @@ class Trials:
             score = None
         else:
             seconds = earlier + proposing + time.monotonic() - started
-            self.recorder.finish(score, seconds, self._timings(proposing))
+            looks = self._looks(kind, number, score, raw)
+            self.recorder.finish(score, seconds, self._timings(proposing), looks)
         self._elapsed += seconds
         return ToldTrial(number, weights, score)
 
@@ -151,6 +157,37 @@ class Trials:
         if self.context.node.kind is NodeKind.REFERENCE:
             scale = measure(raw, self.plan.scorers)
         return tally(self.plan.tally, image_scores(raw, self.plan.scorers, scale))
+
+    def _looks(self, kind: TrialKind, number: int, score: float, raw: Sequence[Mapping[str, float]]) -> Looks:
+        """What is told of a trial beside its score."""
+        names = [spec.scorer for spec in self.plan.judges]
+        means = {name: fmean(scores[name] for scores in raw) for name in names}
+        trial = Judged(f"trial {number}", score, raw)
+        baselines = self._baselines(kind, number)
+        return Looks(means, watch_warnings(trial, baselines, self.plan.watch, self.plan.guards))
+
+    def _baselines(self, kind: TrialKind, number: int) -> Sequence[Judged]:
+        """What a trial is compared with by the watch; nothing where it is a baseline itself."""
+        if not self.plan.watch or not self.judge.blocks:
+            return []
+        if kind is TrialKind.SEARCH and number >= len(BASELINES):
+            return self._judged([(TrialKind.SEARCH, n) for n in range(len(BASELINES))])
+        if kind is TrialKind.HELDOUT_WINNER:
+            return self._judged([(other, 0) for other in HELDOUT_KINDS if other is not kind])
+        return []
+
+    def _judged(self, trials: Sequence[tuple[TrialKind, int]]) -> Sequence[Judged]:
+        """The baselines by their images, from the store, once they are all there."""
+        if trials[0] not in self._compared:
+            self.recorder.flush()
+            found = zip(BASELINE_LABELS, trials, strict=True)
+            stored = [(name, self.store.find_trial(self.node_id, *which)) for name, which in found]
+            self._compared[trials[0]] = [
+                Judged(name, trial.score, [render.scores for render in self.store.renders(trial.id)])
+                for name, trial in stored
+                if trial is not None and trial.score is not None
+            ]
+        return self._compared[trials[0]]
 
     def _check_same_blocks(self) -> None:
         """Raise NodePaused when earlier trials weigh other blocks: which move at all depends on the dtype."""

@@ -41,6 +41,7 @@ class NewScorer(BaseModel):
 
     scorer: str = Field(description="Its registered name.")
     model: str | None = Field(default=None, description="Its weights, within the scorers folder.")
+    reverse: bool = Field(default=False, description="Lower is better; `retally` counts it so.")
 
 
 class RescoreRequest(BaseModel):
@@ -85,7 +86,7 @@ class Rescorer:
     ) -> None:
         self._store, self._settings, self._job_id = store, settings, job_id
         self._nodes = nodes_of(store, job_id, request.node)
-        given = [ScorerSpec(scorer=new.scorer, model=new.model) for new in request.scorers]
+        given = [ScorerSpec.model_validate(new.model_dump()) for new in request.scorers]
         self._specs = checked_scorers(given, settings, local=local)
 
     def todo(self) -> int:
@@ -105,7 +106,7 @@ class Rescorer:
         for spec in self._specs:
             scorer = create_scorer(spec, self._settings.resolved_device())
             for node in self._nodes:
-                self._store.begin_rescore(node.id, spec.scorer, spec.model)
+                self._store.begin_rescore(node.id, spec)
                 done.append(self._rescore(node, scorer, spec.scorer, judged))
         return Rescored(job=self._job_id, nodes=done)
 

@@ -38,7 +38,7 @@ class RetallyRequest(BaseModel):
     weights: dict[str, float] = Field(
         default_factory=dict,
         description="Scorer -> weight; a scorer that is not named keeps the weight of the job, 0 leaves one "
-        "out. A scorer that `rescore` added counts once it is named here.",
+        "out. A scorer that `rescore` added, or that watches, counts once it is named here.",
     )
     node: str | None = Field(default=None, description="One merge by name or position; all if not given.")
 
@@ -118,15 +118,19 @@ def probe_scores(
     return image_scores([by_probe[probe] for probe in range(probes)], specs, scale)
 
 
-def weighed(specs: Sequence[ScorerSpec], weights: Mapping[str, float]) -> list[ScorerSpec]:
-    """The scorers of a plan with other weights, and those that are new. Raises InputError if none is left."""
-    known = {spec.scorer: spec for spec in specs}
-    wanted = {**{name: spec.weight for name, spec in known.items()}, **weights}
+def weighed(
+    specs: Sequence[ScorerSpec], judges: Mapping[str, ScorerSpec], weights: Mapping[str, float]
+) -> list[ScorerSpec]:
+    """The scorers of a plan with other weights, and those that did not count until now.
+
+    judges: all that judged the images, by their names. Raises InputError if none is left.
+    """
+    wanted = {**{spec.scorer: spec.weight for spec in specs}, **weights}
     for name, weight in wanted.items():
         if not 0 <= weight < float("inf"):
             raise InputError(f"weights: {name} weighs {weight}; give 0, which leaves it out, or more")
     chosen = [
-        known.get(name, ScorerSpec(scorer=name)).model_copy(update={"weight": weight})
+        judges.get(name, ScorerSpec(scorer=name)).model_copy(update={"weight": weight})
         for name, weight in wanted.items()
         if weight > 0
     ]
@@ -142,7 +146,8 @@ def _retally(
     request: RetallyRequest,
     renders: Mapping[int, Sequence[RenderRecord]],
 ) -> NodeRetally:
-    specs, name = weighed(plan.scorers, request.weights), request.tally or plan.tally
+    specs = weighed(plan.scorers, store.judges(node.id), request.weights)
+    name = request.tally or plan.tally
     scale = scale_of(store, node.job_id, plan, specs)
     before: dict[int, float] = {}
     after: dict[int, float] = {}

@@ -63,6 +63,9 @@ def rescore(
         list[str],
         typer.Option(metavar="SCORER[=MODEL]", help="A scorer, and its weights in the scorers folder."),
     ],
+    reverse: Annotated[
+        list[str] | None, typer.Option(metavar="SCORER", help="One of them of which less is better.")
+    ] = None,
     node: NodeName = None,
     config: Config = None,
     as_json: AsJson = False,
@@ -71,7 +74,12 @@ def rescore(
     from service.afterwards.rescore import NewScorer, Rescorer, RescoreRequest
 
     named = [text.partition("=") for text in scorer]
-    scorers = [NewScorer(scorer=name, model=model or None) for name, _, model in named]
+    turned = set(reverse or [])
+    if unknown := turned - {name for name, _, _ in named}:
+        raise InputError(f"--reverse {', '.join(sorted(unknown))}: name that scorer with --scorer too")
+    scorers = [
+        NewScorer(scorer=name, model=model or None, reverse=name in turned) for name, _, model in named
+    ]
     with _installation(config) as (settings, store):
         request = RescoreRequest(scorers=scorers, node=node)
         rescorer = Rescorer(store, settings, job_id, request, local=True)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from scoring.scorers.base import ScorerSpec
 from service.db.database import Database, job_of, record
 from service.db.models import Checkpoint, Event, Job, Node, Render, Score, Trial
 from service.db.records import CheckpointRecord, JobRecord, NodeRecord, RenderRecord, TrialRecord
@@ -143,24 +144,33 @@ class AfterwardsStore(Database):
         with self._read() as session:
             return [CheckpointRecord.model_validate(row) for row in session.scalars(given_up)]
 
-    def begin_rescore(self, node_id: int, scorer: str, model: str | None) -> None:
-        """Record that a scorer with these weights judges a node's images from now on.
+    def begin_rescore(self, node_id: int, spec: ScorerSpec) -> None:
+        """Record that a scorer judges a node's images from now on.
 
-        Raises Conflict when it did so before with other weights: its numbers could not be compared.
+        Whether less is better may be said anew: the numbers stay what they are. Raises Conflict when it
+        judged before with other weights, or the node's plan has it otherwise: its numbers could not be
+        compared.
         """
         with self._write() as session:
             node = _locked_node(session, node_id)
-            known = {spec["scorer"]: spec["model"] for spec in node.plan["scorers"]}
-            begun = select(Event).where(Event.node_id == node_id, Event.kind == RESCORE).order_by(Event.id)
-            known |= {event.data["scorer"]: event.data["model"] for event in session.scalars(begun)}
-            if scorer not in known:
-                data = {**_named(node), "scorer": scorer, "model": model}
-                record(session, node.job_id, RESCORE, data, node.id)
-            elif known[scorer] != model:
+            known = _judges(session, node).get(spec.scorer)
+            asked = spec.model_dump(mode="json", exclude={"weight"})
+            had = {} if known is None else known.model_dump(mode="json", exclude={"weight"})
+            planned = spec.scorer in {given["scorer"] for given in _planned(node)}
+            differs = [name for name in had if had[name] != asked[name]]
+            if not had or (differs == ["reverse"] and not planned):
+                record(session, node.job_id, RESCORE, {**_named(node), **asked}, node.id)
+            elif differs:
+                with_these = ", ".join(f"the {name} {had[name]}" for name in differs)
                 raise Conflict(
-                    f"node {node.name} has numbers of {scorer} with the model {known[scorer]}; give that "
-                    "one, or register this one as a scorer of another name"
+                    f"node {node.name} has numbers of {spec.scorer} with {with_these}; give the same, or "
+                    "register this one as a scorer of another name"
                 )
+
+    def judges(self, node_id: int) -> dict[str, ScorerSpec]:
+        """Every scorer that judges a node's images, counting, watching or added afterwards, by its name."""
+        with self._read() as session:
+            return _judges(session, session.get_one(Node, node_id))
 
     def unscored_counts(self, node_id: int, scorer: str) -> dict[RenderState, int]:
         """How many renders of a node's finished trials lack a scorer's number, by their state."""
@@ -194,6 +204,17 @@ class AfterwardsStore(Database):
             if rows:
                 session.execute(insert(Score), rows)
             return len(rows)
+
+
+def _judges(session: Session, node: Node) -> dict[str, ScorerSpec]:
+    begun = select(Event).where(Event.node_id == node.id, Event.kind == RESCORE).order_by(Event.id)
+    added = [event.data for event in session.scalars(begun)]
+    known = [{k: v for k, v in data.items() if k in ScorerSpec.model_fields} for data in added]
+    return {spec.scorer: spec for spec in map(ScorerSpec.model_validate, [*known, *_planned(node)])}
+
+
+def _planned(node: Node) -> list[dict[str, Any]]:
+    return [*node.plan["scorers"], *node.plan.get("watch", [])]
 
 
 def _lacking(node_id: int, scorer: str, *columns: Any) -> Select[Any]:

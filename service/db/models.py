@@ -52,7 +52,12 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON, float: Float(53)}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        dict[str, Any]: JSON,
+        # NULL where there is none, so that SQL can count them.
+        list[str]: JSON(none_as_null=True),
+        float: Float(53),
+    }
 
 
 class Job(Base):
@@ -122,7 +127,11 @@ class Node(Base):
 
 
 class Trial(Base):
-    """One set of block weights of a node with its score (the tally); no score unless it is done."""
+    """One set of block weights of a node with its score (the tally); no score unless it is done.
+
+    `means` are the raw numbers of every scorer in the mean over the probes, and `warnings` what the watch
+    says (scoring/watch.py), as it ended; no warnings are NULL.
+    """
 
     __tablename__ = "trials"
     __table_args__ = (UniqueConstraint("node_id", "kind", "number"),)
@@ -137,6 +146,8 @@ class Trial(Base):
     reason: Mapped[str | None]
     seconds: Mapped[float | None]
     timings: Mapped[dict[str, Any] | None]
+    means: Mapped[dict[str, Any] | None]
+    warnings: Mapped[list[str] | None]
     created_at: Mapped[float] = mapped_column(default=time.time)
     ended_at: Mapped[float | None]
 

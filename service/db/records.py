@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,8 @@ class TrialRecord(Record):
     reason: str | None
     seconds: float | None
     timings: dict[str, float] | None
+    means: dict[str, float] | None
+    warnings: list[str] | None
     created_at: datetime
     ended_at: datetime | None
 
@@ -137,6 +139,15 @@ class NewRender:
     sha256: str
     seconds: float
     scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What is told of a trial beside its score. means: scorer -> raw number in the mean over the probes;
+    warnings: of the watch, in words."""
+
+    means: Mapping[str, float] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

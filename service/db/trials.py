@@ -11,9 +11,11 @@ from sqlalchemy.orm import Session
 
 from service.db.database import Database, leased_node, move_trial, record
 from service.db.models import Node, Render, Score, Trial
-from service.db.records import Lease, NewRender, RenderRecord, TrialRecord
+from service.db.records import Lease, Looks, NewRender, RenderRecord, TrialRecord
 from service.db.states import TrialKind, TrialState
 from service.errors import NotFound
+
+NOTHING_SEEN = Looks()
 
 
 class TrialStore(Database):
@@ -104,6 +106,14 @@ class TrialStore(Database):
         with self._read() as session:
             return dict(session.execute(wanted).all())
 
+    def warned_trials(self, node_id: int) -> int:
+        """How many search trials of a node carry a warning of the watch."""
+        wanted = select(func.count()).where(
+            Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH, Trial.warnings.is_not(None)
+        )
+        with self._read() as session:
+            return session.execute(wanted).scalar_one()
+
     def render_totals(self, node_id: int) -> tuple[int, float]:
         """(number of renders, seconds they took) over all trials of a node."""
         wanted = (
@@ -129,13 +139,21 @@ class TrialStore(Database):
             return render_records(session, Trial.id == trial_id).get(trial_id, [])
 
     def finish_trial(
-        self, lease: Lease, trial_id: int, score: float, seconds: float, timings: Mapping[str, float]
+        self,
+        lease: Lease,
+        trial_id: int,
+        score: float,
+        seconds: float,
+        timings: Mapping[str, float],
+        *,
+        looks: Looks = NOTHING_SEEN,
     ) -> None:
         """End a trial with its score (the tally). Raises LeaseLost."""
         with self._write() as session:
             node, trial = leased_node(session, lease), session.get_one(Trial, trial_id)
             move_trial(trial, TrialState.DONE)
             trial.score, trial.seconds, trial.timings = score, seconds, dict(timings)
+            trial.means, trial.warnings = dict(looks.means) or None, list(looks.warnings) or None
             node.failed_in_row = 0
             _record_end(session, node, trial)
 

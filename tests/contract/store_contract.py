@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from optimizer.bracket import balanced, input_text, levels
+from scoring.scorers.base import ScorerSpec
 from service.db.afterwards import GivenUp
 from service.db.records import (
     JobRecord,
     Lease,
+    Looks,
     NewCheckpoint,
     NewJob,
     NewNode,
@@ -53,6 +55,20 @@ def new_job(output: str = "out", leaves: Sequence[str] = ("left", "right"), prio
     ]
     hashes = {leaf: f"{number:064x}" for number, leaf in enumerate(leaves)}
     return NewJob("a job", {"output": output}, hashes, nodes, priority)
+
+
+def with_reference() -> NewJob:
+    """A job of one pair and an average, which wait for the reference."""
+    job = new_job()
+    plan = job.nodes[0].plan
+    average = NewNode("average", NodeKind.AVERAGE, 0, None, None, "out-average", plan)
+    reference = NewNode("reference", NodeKind.REFERENCE, 0, "left", None, "out-reference", plan)
+    return replace(job, nodes=[*job.nodes, average, reference])
+
+
+def states(store: Store, job_id: str) -> dict[str, str]:
+    """Node -> its state."""
+    return {node.name: node.state.value for node in store.nodes(job_id)}
 
 
 def queued(store: Store, output: str = "out") -> JobRecord:
@@ -444,10 +460,69 @@ class StoreContract:
         plan = {"search": {"trials": 3}, "scorers": [{"scorer": "clip", "model": "/clip"}]}
         (node,) = store.nodes(store.create_job(replace(job, nodes=[replace(job.nodes[0], plan=plan)])).id)
         for _ in range(2):
-            store.begin_rescore(node.id, "laion", "/laion")
-        store.begin_rescore(node.id, "clip", "/clip")
+            store.begin_rescore(node.id, ScorerSpec(scorer="laion", model="/laion"))
+        store.begin_rescore(node.id, ScorerSpec(scorer="clip", model="/clip"))
         for scorer in ("laion", "clip"):
             with pytest.raises(Conflict, match=f"has numbers of {scorer} with the model /{scorer}"):
-                store.begin_rescore(node.id, scorer, "/other")
+                store.begin_rescore(node.id, ScorerSpec(scorer=scorer, model="/other"))
         begun = [event.data for event in store.events(node.job_id) if event.kind == "rescore.begun"]
         assert [(data["scorer"], data["model"]) for data in begun] == [("laion", "/laion")]
+
+    def test_less_is_better_may_be_said_of_an_added_scorer_alone(self, store: Store) -> None:
+        job = new_job()
+        plan = {"search": {"trials": 3}, "scorers": [{"scorer": "clip"}], "watch": [{"scorer": "sharpness"}]}
+        (node,) = store.nodes(store.create_job(replace(job, nodes=[replace(job.nodes[0], plan=plan)])).id)
+        for reverse in (False, True, True):
+            store.begin_rescore(node.id, ScorerSpec(scorer="laion", reverse=reverse))
+        assert {name: spec.reverse for name, spec in store.judges(node.id).items()} == {
+            "laion": True,
+            "clip": False,
+            "sharpness": False,
+        }
+        for scorer in ("clip", "sharpness"):
+            with pytest.raises(Conflict, match=f"has numbers of {scorer} with the reverse False"):
+                store.begin_rescore(node.id, ScorerSpec(scorer=scorer, reverse=True))
+        assert sum(event.kind == "rescore.begun" for event in store.events(node.job_id)) == 2
+
+    def test_what_is_told_of_a_trial_comes_back_and_warned_ones_are_counted(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        run_trial(store, lease, 0, 0.5)
+        seen = Looks({"clip": 0.1 + 0.2, "sharpness": 5.0}, ["score rose while sharpness fell"])
+        for number, looks in ((1, seen), (2, Looks({"clip": 0.4}))):
+            trial = store.open_trial(lease, TrialKind.SEARCH, number, {})
+            store.finish_trial(lease, trial.id, 0.6, 1.0, {}, looks=looks)
+        run_trial(store, lease, 3, None)
+        told = [(trial.means, trial.warnings) for trial in store.trials(lease.node_id)]
+        assert told == [
+            (None, None),
+            ({"clip": 0.1 + 0.2, "sharpness": 5.0}, ["score rose while sharpness fell"]),
+            ({"clip": 0.4}, None),
+            (None, None),
+        ]
+        assert store.warned_trials(lease.node_id) == 1
+
+    # The reference, by which several scorers are normalised.
+
+    def test_nothing_begins_before_the_reference_is_done(self, store: Store) -> None:
+        job_id = store.create_job(with_reference()).id
+        assert states(store, job_id) == {"01b": "waiting", "average": "waiting", "reference": "ready"}
+        lease = leased(store)
+        node = store.node(lease.node_id)
+        assert (node.name, node.a_model, node.a_sha256) == ("reference", "left", f"{0:064x}")
+        assert store.lease_node(OTHER, 30) is None
+        store.finish_node(lease, 0.0, None)
+        assert states(store, job_id) == {"01b": "ready", "average": "ready", "reference": "done"}
+
+    def test_what_was_paused_or_failed_waits_for_the_reference_again(self, store: Store) -> None:
+        job_id = store.create_job(with_reference()).id
+        store.pause_job(job_id)
+        store.resume_job(job_id)
+        assert states(store, job_id) == {"01b": "waiting", "average": "waiting", "reference": "ready"}
+        store.fail_node(leased(store), "no spread")
+        assert store.job(job_id).state is JobState.FAILED
+        assert store.lease_node(OTHER, 30) is None
+        store.retry_job(job_id)
+        store.finish_node(leased(store), 0.0, None)
+        store.pause_job(job_id)
+        store.resume_job(job_id)
+        assert states(store, job_id) == {"01b": "ready", "average": "ready", "reference": "done"}
