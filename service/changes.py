@@ -60,8 +60,8 @@ def add_leaves(
     if not names:
         raise InputError("leaves: name one model or more to add")
     request = old.model_copy(update={"leaves": [*job.leaves, *names]})
-    plans = Plans(request, settings, local=True)
     inspections = inspect_leaves(catalog, [*job.leaves, *names])
+    plans = Plans(request, settings, inspections[names[0]].architecture, local=True)
 
     def layout(nodes: Sequence[NodeRecord]) -> Sequence[NewNode]:
         begun = {node.name for node in nodes if node.kind is NodeKind.MERGE and node.started_at}

@@ -19,10 +19,11 @@ from optimizer.bracket import (
     sequential,
 )
 from optimizer.checkpoints import Inspection, check_pair
+from optimizer.checkpoints.architectures import Architecture
 from optimizer.distances import unet_distances
 from optimizer.search import SearchSettings
 from scoring.errors import InputError
-from scoring.probes import Probe, expand_probes, load_probes
+from scoring.probes import Reading, joined
 from scoring.reward import TALLIES, TALLIES_OF_ANY_SIGN
 from scoring.scorers.base import ScorerSpec
 from scoring.scorers.registry import scorer_names
@@ -30,7 +31,9 @@ from service.catalog import Catalog, digest
 from service.db.records import NewJob, NewNode
 from service.db.states import NodeKind
 from service.db.tree import RANKED, ranked
+from service.folders import inside
 from service.jobs import JobRequest, NodeOverrides, NodePlan, ProbesSpec
+from service.probes import ProbeSource
 from service.settings import Settings, describe
 
 AVERAGE_NAME = "average"
@@ -46,7 +49,7 @@ def validate_job(request: JobRequest, settings: Settings, catalog: Catalog, *, l
     """
     safe_name(request.name, "name")
     names = leaf_names(request)
-    plans = Plans(request, settings, local=local)
+    plans = Plans(request, settings, catalog.header(names[0]).architecture, local=local)
     inspections = inspect_leaves(catalog, names)
     if request.bracket.seeding == "distance":
         names = list(seeded_by_distance(names, unet_distances([catalog.path(name) for name in names])))
@@ -166,17 +169,20 @@ def scored_node(name: str, kind: NodeKind, leaf: str | None, output: str, plans:
 class Plans:
     """The plans of a job's nodes: the job's own, and what single nodes do differently.
 
-    Raises InputError for whatever the request names that isn't there.
+    architecture: of the leaves. Raises InputError for whatever the request names that isn't there.
     """
 
-    def __init__(self, request: JobRequest, settings: Settings, *, local: bool) -> None:
-        self._request, self._settings = request, settings
+    def __init__(
+        self, request: JobRequest, settings: Settings, architecture: Architecture, *, local: bool
+    ) -> None:
+        self._request = request
+        self._source = ProbeSource(request.name, settings, architecture)
         self._scorers = checked_scorers(request.scorers, settings, local=local)
         self.normalise = request.normalise and len(self._scorers) > 1
-        self._probes = _probes(request.probes, "probes", settings)
-        self._heldout = [] if request.heldout is None else _probes(request.heldout, "heldout", settings)
+        self._probes = self._source.read(request.probes, "probes")
+        self._heldout = self._read(request.heldout, "heldout", Reading(()))
         self._check_tally(request.tally, "tally")
-        if self.normalise and len(self._probes) < 2:
+        if self.normalise and len(self._probes.probes) < 2:
             raise InputError(
                 "scorers: several are normalised by their spread over the probes, and there is one probe; "
                 "give two or more (better ten), or normalise: false for a mean of raw numbers"
@@ -196,20 +202,22 @@ class Plans:
         where = f"nodes.{node}"
         if own.tally is not None:
             self._check_tally(own.tally, f"{where}.tally")
+        probes = self._read(own.probes, f"{where}.probes", self._probes)
+        heldout = self._read(own.heldout, f"{where}.heldout", self._heldout)
         plan = NodePlan(
-            probes=self._own(own.probes, f"{where}.probes", self._probes),
-            heldout=self._own(own.heldout, f"{where}.heldout", self._heldout),
+            probes=list(probes.probes),
+            heldout=list(heldout.probes),
             scorers=self._scorers,
             normalise=self.normalise,
             tally=own.tally or self._request.tally,
             search=_search(self._request.search, own.search, where),
             prediction_type=self._request.prediction_type,
-            notes=list(notes),
+            notes=[*notes, *joined([probes, heldout]).lines()],
         )
         return plan.model_dump(mode="json")
 
-    def _own(self, spec: ProbesSpec | None, field: str, job: list[Probe]) -> list[Probe]:
-        return job if spec is None else _probes(spec, field, self._settings)
+    def _read(self, spec: ProbesSpec | None, field: str, otherwise: Reading) -> Reading:
+        return otherwise if spec is None else self._source.read(spec, field)
 
     def _check_tally(self, tally: str, field: str) -> None:
         if tally not in TALLIES:
@@ -255,12 +263,6 @@ def _check_output_is_new(output: str, settings: Settings) -> None:
         raise InputError(f"output: {path} exists already; give another output name or move that file away")
 
 
-def _probes(spec: ProbesSpec, field: str, settings: Settings) -> list[Probe]:
-    if isinstance(spec, str):
-        return load_probes(_inside(spec, settings.probes_dir, field))
-    return expand_probes(spec, field)
-
-
 def checked_scorers(specs: Sequence[ScorerSpec], settings: Settings, *, local: bool) -> list[ScorerSpec]:
     """The scorers with the paths of their weights. local: see `validate_job`.
 
@@ -282,17 +284,7 @@ def _with_model(spec: ScorerSpec, settings: Settings, local: bool) -> ScorerSpec
         return spec
     given = Path(spec.model).expanduser()
     field = f"scorers: model of {spec.scorer!r}"
-    path = given if local and given.is_absolute() else _inside(spec.model, settings.scorers_dir, field)
+    path = given if local and given.is_absolute() else inside(spec.model, settings.scorers_dir, field)
     if not path.exists():
         raise InputError(f"{field}: {path} does not exist; put the weights there or correct the name")
     return spec.model_copy(update={"model": str(path)})
-
-
-def _inside(name: str, folder: Path, field: str) -> Path:
-    """The file that `name` means in `folder`. Raises InputError when it lies anywhere else."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise InputError(
-            f"{field}: {name!r} lies outside {folder}; put the file there and name it relative to it"
-        )
-    return path

@@ -37,6 +37,12 @@ class Settings(BaseSettings):
     )
     probes_dir: Path = Field(default=Path("probes"), description="Folder of probe files that jobs may name.")
     scorers_dir: Path = Field(default=Path("scorers"), description="Folder of the scorers' weights.")
+    wildcards_dir: Path = Field(
+        default=Path("wildcards"), description="Folder of wildcard files that prompts may name."
+    )
+    embeddings_dir: Path = Field(
+        default=Path("embeddings"), description="Folder of textual inversions that prompts may name."
+    )
     database_url: str = Field(default="", description="SQLAlchemy URL; SQLite in data_dir where empty.")
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8188, ge=1, le=65535, description="Port the API listens on.")
@@ -58,8 +64,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _complete(self) -> Settings:
-        for name in ("models_dir", "data_dir", "probes_dir", "scorers_dir"):
-            object.__setattr__(self, name, getattr(self, name).expanduser().absolute())
+        for name in type(self).model_fields:
+            if name.endswith("_dir"):
+                object.__setattr__(self, name, getattr(self, name).expanduser().absolute())
         if not self.database_url:
             object.__setattr__(self, "database_url", f"sqlite:///{self.data_dir / 'autombw.sqlite3'}")
         return self

@@ -1,5 +1,9 @@
-"""Probes: the images that every trial renders, and the readers of the files that list them."""
+"""Probes: the images that every trial renders, and the readers and writers of what describes them."""
 
+from scoring.probes.files import probe_data, read_probe_file
+from scoring.probes.forms import read_probes
+from scoring.probes.infotext import to_infotext
+from scoring.probes.places import Places
 from scoring.probes.probe import (
     MAX_SEED,
     DynamicThresholding,
@@ -8,7 +12,7 @@ from scoring.probes.probe import (
     Hires,
     Probe,
 )
-from scoring.probes.readers import expand_probes, load_probes
+from scoring.probes.reading import Note, Reading, joined
 
 __all__ = [
     "MAX_SEED",
@@ -16,7 +20,13 @@ __all__ = [
     "FreeU",
     "FreeUStage",
     "Hires",
+    "Note",
+    "Places",
     "Probe",
-    "expand_probes",
-    "load_probes",
+    "Reading",
+    "joined",
+    "probe_data",
+    "read_probe_file",
+    "read_probes",
+    "to_infotext",
 ]

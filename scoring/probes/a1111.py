@@ -11,11 +11,7 @@ from scoring.probes.checked import shown
 from scoring.probes.probe import Schedule
 from scoring.rendering.samplers import SAMPLERS
 
-NO_RNG = (
-    "no RNG is named: A1111 then takes its default, GPU, whose numbers on an Nvidia GPU are 'NV' here; a "
-    "picture made with 'CPU' needs that setting"
-)
-
+NO_RNG = "names no RNG: A1111's default, GPU, which is NV here"
 TUNED_MODES = {"Power Up", "Power Down", "Linear Repeating", "Cosine Repeating", "Sawtooth"}
 """The modes of dynamic thresholding that its scheduler value matters to."""
 

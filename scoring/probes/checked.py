@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from scoring.errors import InputError
 from scoring.probes.probe import DynamicThresholding, FreeU, FreeUStage, Hires, Probe
 
+_EXTRA_NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^>]*>")
 _PARTS: Mapping[str, type[BaseModel]] = {
     "hires": Hires,
     "freeu": FreeU,
@@ -21,10 +23,22 @@ _PARTS: Mapping[str, type[BaseModel]] = {
 def checked_probe(fields: Mapping[Any, Any], source: str) -> Probe:
     """The probe with these fields. Raises InputError that names `source` and everything wrong with them."""
     try:
-        return Probe.model_validate({str(key): value for key, value in fields.items()})
+        probe = Probe.model_validate({str(key): value for key, value in fields.items()})
     except ValidationError as error:
         problems = "; ".join(_problem(details) for details in error.errors())
         raise InputError(f"{source}: {problems}") from error
+    _refuse_extra_networks(probe, source)
+    return probe
+
+
+def _refuse_extra_networks(probe: Probe, source: str) -> None:
+    hires = probe.hires
+    texts = [probe.prompt, probe.negative_prompt, *((hires.prompt, hires.negative_prompt) if hires else ())]
+    if found := next((found for text in texts if (found := _EXTRA_NETWORK.search(text or ""))), None):
+        raise InputError(
+            f"{source}: the prompt wants {found[0]}, which would change the weights that are searched; "
+            "take it out, or merge it into a model first"
+        )
 
 
 def _problem(details: Any) -> str:

@@ -51,9 +51,9 @@ _NOT_APPLIED = re.compile(
     r"|Beta schedule alpha|Beta schedule beta|Pad conds( v0)?|Discard penultimate sigma|SGM noise multiplier"
     r"|Noise Schedule|Emphasis|FP8 weight|Cache FP16 weight for LoRA|VAE (Encoder|Decoder)|UniPC .*"
     r"|Downcast alphas_cumprod|Upcast cross attention|DDIM Trailing|Auto Color Fix Strength|Hypertile.*"
-    r"|ADetailer .*|Eta DDIM|Eta|Style Selector.*|Refiner switch by sampling steps"
+    r"|ADetailer .*|Eta DDIM|Eta|Style Selector.*|Old prompt editing timelines"
+    r"|Refiner switch by sampling steps"
 )
-_AGREED = ("Old prompt editing timelines",)
 _EMBEDDING_HASH, _LORA_HASH = "embed:", "lora:"
 
 
@@ -81,7 +81,7 @@ def understood(settings: Mapping[str, str], source: str) -> Others:
             raise InputError(f"{source}: {key}: {value!r} can't be done: {reason}; leave this image out")
         elif _NOT_APPLIED.fullmatch(key):
             not_applied.append(f"{key}: {value}")
-        elif key not in _AGREED and not _is_off(key, value):
+        elif not _is_off(key, value):
             unknown.append(f"{key}: {value}")
     hashes = _hashes(provenance.get("Hashes", "{}"))
     if any(name.startswith(_LORA_HASH) for name in hashes):

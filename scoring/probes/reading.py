@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from scoring.probes.probe import Probe
 
@@ -35,7 +36,7 @@ class Reading:
         """The notes as lines, each text once, with the places it is about; then the provenance."""
         sources: dict[str, list[str]] = {}
         for note in self.notes:
-            sources.setdefault(note.text, []).append(note.source)
+            sources.setdefault(note.text, []).append(PurePath(note.source).name)
         lines = [f"{_some(dict.fromkeys(places))}: {text}" for text, places in sources.items()]
         made = dict.fromkeys(_described(provenance) for provenance in self.provenance)
         return [*lines, *(f"made in A1111 with {text}" for text in made)]

@@ -15,7 +15,7 @@ from torch import Tensor
 from scoring.errors import InputError
 from scoring.prompts.chunks import CHUNK_LENGTH
 
-_SUFFIXES = (".safetensors", ".pt", ".bin")
+EMBEDDING_SUFFIXES = (".safetensors", ".pt", ".bin")
 
 
 class EmbeddingFolder:
@@ -31,7 +31,9 @@ class EmbeddingFolder:
         self._width = width
         self._vectors: dict[Path, Tensor] = {}
         self._named: dict[int, list[tuple[list[int], Path]]] = {}
-        files = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+        files = (
+            path for path in folder.rglob("*") if path.suffix.lower() in EMBEDDING_SUFFIXES and path.is_file()
+        )
         for path in sorted(files):
             if name := tokenize(path.stem):
                 self._named.setdefault(name[0], []).append((name, path))

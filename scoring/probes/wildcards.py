@@ -1,0 +1,155 @@
+"""Wildcards and variants in prompts, through the library dynamicprompts: `__colour__`, `{red|blue}`.
+
+They are expanded when probes are read, and what is expanded is what is kept. The library reads its own signs
+alone: what A1111 gives a meaning to is passed by it untouched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from itertools import islice, product
+from pathlib import Path
+from random import Random
+from typing import Any, Literal, get_args
+
+from dynamicprompts.enums import SamplingMethod
+from dynamicprompts.sampling_context import SamplingContext
+from dynamicprompts.wildcards import WildcardManager
+from dynamicprompts.wildcards.values import WildcardValues
+from pyparsing import ParseBaseException
+
+from scoring.errors import InputError
+from scoring.probes.checked import checked_probe, shown
+from scoring.probes.probe import Probe
+
+Mode = Literal["none", "random", "combinatorial"]
+MOST_COMBINATIONS = 1000
+
+_WILDCARD = re.compile(r"__[~!@]?[\w*][\w\-/*. ]*?__")
+_VARIANT = re.compile(r"\{[^{}]*(\||\$\$)[^{}]*\}")
+# The library would read these as comments, variables and wraps, or change them.
+_SIGNS = re.compile(r"%(?!\{)|(?<!\$)\$(?![{$])|#|//|/\*|\t")
+_PRIVATE = 0xF0000
+
+
+def wildcard_mode(value: Any, source: str) -> Mode:
+    """`value` as a mode; "" and None are `none`. Raises InputError for another one."""
+    if value in (None, ""):
+        return "none"
+    for mode in get_args(Mode):
+        if value == mode:
+            return mode  # type: ignore[no-any-return]
+    raise InputError(f"{source}: wildcards: {shown(value)} is none of {', '.join(get_args(Mode))}")
+
+
+def wildcard_in(fields: Mapping[str, Any]) -> str | None:
+    """The first wildcard or variant in the prompts among a probe's fields."""
+    hires = fields.get("hires")
+    for part in (fields, hires if isinstance(hires, Mapping) else {}):
+        for text in (part.get("prompt"), part.get("negative_prompt")):
+            if isinstance(text, str) and (found := _WILDCARD.search(text) or _VARIANT.search(text)):
+                return found[0]
+    return None
+
+
+def expanded(probe: Probe, mode: Mode, folder: Path | None, source: str) -> list[Probe]:
+    """The probes that a probe stands for.
+
+    mode: `none` leaves its prompts alone; `random` chooses, by the probe's seed; `combinatorial` takes every
+    combination. folder: of wildcard files. Raises InputError, naming `source`, for a wildcard that has no
+    file, for signs that don't fit together, and for more than 1,000 combinations.
+    """
+    if mode == "none":
+        return [probe]
+    context = SamplingContext(
+        default_sampling_method=SamplingMethod(mode),
+        wildcard_manager=_Wildcards(folder, source),
+        rand=Random(probe.seed),
+    )
+    one = 1 if mode == "random" else None
+    fields = probe.model_dump()
+    texts = [_texts(text, context, one, source) for text in _prompts(fields)]
+    combinations = list(islice(product(*texts), MOST_COMBINATIONS + 1))
+    if len(combinations) > MOST_COMBINATIONS:
+        raise InputError(
+            f"{source}: the wildcards make more than {MOST_COMBINATIONS} combinations; take wildcards: random"
+        )
+    return [checked_probe(_with_prompts(fields, chosen), source) for chosen in combinations]
+
+
+class _Wildcards(WildcardManager):
+    """Wildcard files of which each must be there."""
+
+    def __init__(self, folder: Path | None, source: str) -> None:
+        super().__init__(folder if folder and folder.is_dir() else None)
+        self._folder, self._source = folder, source
+
+    def get_values(self, wildcard: str) -> WildcardValues:
+        values = super().get_values(wildcard)
+        if not len(values):
+            raise InputError(
+                f"{self._source}: there is no wildcard file for __{wildcard}__; put {wildcard}.txt into the "
+                f"wildcards folder, {self._folder or 'which is not set'}, one choice a line"
+            )
+        return values
+
+
+def _prompts(fields: Mapping[str, Any]) -> list[str]:
+    """All prompts of a probe; where there is none, an empty one."""
+    hires = fields["hires"] or {}
+    return [
+        fields["prompt"],
+        fields["negative_prompt"],
+        hires.get("prompt") or "",
+        hires.get("negative_prompt") or "",
+    ]
+
+
+def _with_prompts(fields: Mapping[str, Any], texts: Iterable[str]) -> dict[str, Any]:
+    prompt, negative_prompt, hires_prompt, hires_negative_prompt = texts
+    hires = fields["hires"] and {
+        **fields["hires"],
+        **({"prompt": hires_prompt} if fields["hires"]["prompt"] else {}),
+        **({"negative_prompt": hires_negative_prompt} if fields["hires"]["negative_prompt"] else {}),
+    }
+    return {**fields, "prompt": prompt, "negative_prompt": negative_prompt, "hires": hires}
+
+
+def _texts(template: str, context: SamplingContext, count: int | None, source: str) -> list[str]:
+    """What a template stands for: `count` texts, or all of them, but not far above what is allowed."""
+    if not template:
+        return [""]
+    try:
+        texts = context.sample_prompts(_hidden(template), count)
+        return [_shown_again(str(text)) for text in islice(texts, MOST_COMBINATIONS + 1)]
+    except ParseBaseException as error:
+        raise InputError(
+            f"{source}: the wildcards of {shown(template)} can't be read: {error}; close every brace, or "
+            "take wildcards: none where braces are meant as they are"
+        ) from error
+    except RecursionError as error:
+        raise InputError(
+            f"{source}: a wildcard of {shown(template)} leads to itself; break the circle"
+        ) from error
+
+
+def _hidden(template: str) -> str:
+    """The template with all that is A1111's, or plain text, under characters that the library passes by."""
+    brackets: list[str] = []
+    signs = {position for found in _SIGNS.finditer(template) for position in range(*found.span())}
+    hidden = []
+    for position, sign in enumerate(template):
+        if sign in "[{":
+            brackets.append(sign)
+        elif sign in "]}" and brackets and brackets[-1] + sign in ("[]", "{}"):
+            brackets.pop()
+        alternation = sign == "|" and bool(brackets) and brackets[-1] == "["
+        hidden.append(chr(_PRIVATE + ord(sign)) if alternation or position in signs else sign)
+    return "".join(hidden)
+
+
+def _shown_again(text: str) -> str:
+    return "".join(
+        chr(ord(sign) - _PRIVATE) if _PRIVATE <= ord(sign) < _PRIVATE + 128 else sign for sign in text
+    )
