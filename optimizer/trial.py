@@ -20,6 +20,7 @@ from optimizer.checkpoints import Inspection, check_pair, inspect_checkpoint, lo
 from optimizer.merging import LiveMerge
 from scoring.errors import TrialFailed
 from scoring.probes import Probe
+from scoring.probes.images import labelled
 from scoring.prompts.plain import plain_text
 from scoring.rendering.components import dtype_name
 from scoring.rendering.images import to_pil
@@ -82,9 +83,10 @@ class _Abandoned(Exception):
 class Evaluator:
     """One checkpoint, a renderer and scorers, on one device.
 
-    prediction_type: found out from the file unless given. overlap: whether a batch is rendered while the one
-    before it is scored; unless given, on CUDA alone. On a CPU both would fight for the same cores, and on MPS
-    two threads crash torch (pytorch#197805).
+    prediction_type: found out from the file unless given. embeddings: a folder of textual inversions that
+    prompts may name. overlap: whether a batch is rendered while the one before it is scored; unless given, on
+    CUDA alone. On a CPU both would fight for the same cores, and on MPS two threads crash torch
+    (pytorch#197805).
     Raises InputError when the checkpoint can't be rendered or a scorer is not there.
     """
 
@@ -97,10 +99,11 @@ class Evaluator:
         dtype: torch.dtype = torch.float32,
         max_batch: int = 16,
         prediction_type: str | None = None,
+        embeddings: Path | None = None,
         overlap: bool | None = None,
     ) -> None:
         self.components = load_components(path, device=device, dtype=dtype, prediction_type=prediction_type)
-        self.renderer = Renderer(self.components, device, max_batch)
+        self.renderer = Renderer(self.components, device, max_batch, embeddings=embeddings)
         self.scorers: dict[str, Scorer] = {spec.scorer: create_scorer(spec, device) for spec in scorers}
         self._device = torch.device(device)
         overlaps = self._device.type == "cuda" if overlap is None else overlap
@@ -184,7 +187,12 @@ class Evaluator:
             self._scoring.stop()
         share = (batch.seconds + self._scoring.seconds - before) / len(batch.indices)
         return [
-            Rendered(index, image, {name: values[row] for name, values in scores.items()}, share)
+            Rendered(
+                index,
+                labelled(image, probes[index]),
+                {name: values[row] for name, values in scores.items()},
+                share,
+            )
             for row, (index, image) in enumerate(zip(batch.indices, images, strict=True))
             if index in wanted
         ]
@@ -220,6 +228,7 @@ class PairEvaluator:
         dtype: torch.dtype = torch.float32,
         max_batch: int = 16,
         prediction_type: str | None = None,
+        embeddings: Path | None = None,
         inspections: tuple[Inspection, Inspection] | None = None,
         overlap: bool | None = None,
     ) -> None:
@@ -233,6 +242,7 @@ class PairEvaluator:
             dtype=dtype,
             max_batch=max_batch,
             prediction_type=prediction_type,
+            embeddings=embeddings,
             overlap=overlap,
         )
         self.prediction_type = self._merged.components.prediction_type

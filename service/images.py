@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from scoring.probes.images import png_text
 from service.errors import NotFound
 from service.processes import is_alive
 
@@ -21,8 +22,9 @@ TEMPORARY = ".tmp"
 
 
 def store_images(renders_dir: Path, images: Sequence[Image.Image]) -> list[str]:
-    """Write images durably and return their sha256; the same picture is kept once.
+    """Write images durably and return their sha256; the same picture of the same probe is kept once.
 
+    An image that carries its infotext (`scoring.probes.images.labelled`) has it in its file: A1111 shows it.
     A file that is there already gets the present time: `service.afterwards.gc` leaves alone what is young,
     since the row that names it comes a moment later. Raises OSError when one cannot be written (then no
     temporary file is left behind).
@@ -65,7 +67,7 @@ def _touch(path: Path) -> bool:
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
+    image.save(buffer, "PNG", compress_level=1, pnginfo=png_text(image))
     return buffer.getvalue()
 
 

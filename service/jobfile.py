@@ -9,13 +9,15 @@ from typing import Any
 import yaml
 
 from scoring.errors import InputError
+from scoring.probes import probe_data
 
 
 def read_job_file(path: Path) -> dict[str, Any]:
     """The request in a YAML or JSON job file, ready to be sent.
 
     Probe files and scorer weights that are named relative to the job file are found from there: the
-    probes are put into the request, the weights by their absolute path. Raises InputError.
+    probes are put into the request (of images, their infotexts), the weights by their absolute path. Raises
+    InputError.
     """
     request = read_mapping(path)
     folder = path.absolute().parent
@@ -49,13 +51,20 @@ def read_rows(path: Path) -> list[Any]:
 
 def _put_probes(spec: Any, folder: Path) -> None:
     for key in ("probes", "heldout"):
-        if isinstance(spec, dict) and isinstance(spec.get(key), str):
-            spec[key] = _probes(folder / spec[key], spec[key])
+        named = spec.get(key) if isinstance(spec, dict) else None
+        if isinstance(named, str):
+            spec[key] = _probes(named, folder)
+        elif isinstance(named, list):
+            spec[key] = [probe for item in named for probe in _listed(_probes(item, folder))]
 
 
-def _probes(beside: Path, named: str) -> Any:
+def _probes(item: Any, folder: Path) -> Any:
     # Not there: the service may have a file of that name in its probes folder.
-    return _parse(beside) if beside.is_file() else named
+    return probe_data(folder / item) if isinstance(item, str) and (folder / item).is_file() else item
+
+
+def _listed(probes: Any) -> list[Any]:
+    return probes if isinstance(probes, list) else [probes]
 
 
 def _parse(path: Path) -> Any:

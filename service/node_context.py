@@ -51,6 +51,11 @@ class NodeContext:
         dtype: torch.dtype = getattr(torch, self.settings.resolved_dtype())
         return dtype
 
+    @property
+    def embeddings(self) -> Path | None:
+        """The folder of textual inversions, where there is one."""
+        return self.settings.embeddings_dir if self.settings.embeddings_dir.is_dir() else None
+
     def source(self, side: str) -> Source:
         """What stands at `side`, "a" or "b". Raises InputError when it is not the file it was."""
         return source_of(self.store, self.catalog, self.node, side)

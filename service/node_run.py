@@ -53,6 +53,7 @@ def _run_merge(context: NodeContext) -> None:
         dtype=context.dtype,
         max_batch=context.settings.max_batch,
         prediction_type=context.plan.prediction_type,
+        embeddings=context.embeddings,
         inspections=(a.inspection, b.inspection),
     )
 
@@ -113,6 +114,7 @@ def _score_alone(context: NodeContext, path: Path) -> float:
         dtype=context.dtype,
         max_batch=context.settings.max_batch,
         prediction_type=context.plan.prediction_type,
+        embeddings=context.embeddings,
     )
 
     def evaluate(

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from scoring.probes import Probe, to_infotext
+from scoring.probes.images import labelled
 from service.errors import NotFound
 from service.images import image_path, store_images
 
@@ -20,6 +22,20 @@ def test_the_same_picture_is_kept_once_and_comes_back_as_it_was(tmp_path: Path) 
     assert len(list(tmp_path.rglob("*.png"))) == 2
     with Image.open(image_path(tmp_path, first)) as back:
         assert back.tobytes() == red.tobytes()
+
+
+def test_a_picture_carries_the_infotext_of_its_probe_and_nothing_else(tmp_path: Path) -> None:
+    probe = Probe(prompt="a cat", seed=1, width=8, height=8)
+    (first,) = store_images(tmp_path, [labelled(Image.new("RGB", (8, 8), "red"), probe)])
+    (again,) = store_images(tmp_path, [labelled(Image.new("RGB", (8, 8), "red"), probe)])
+    (other,) = store_images(
+        tmp_path,
+        [labelled(Image.new("RGB", (8, 8), "red"), probe.model_copy(update={"seed": 2}))],
+    )
+    assert first == again != other
+    with Image.open(image_path(tmp_path, first)) as back:
+        assert back.info == {"parameters": to_infotext(probe)}
+        assert back.tobytes() == Image.new("RGB", (8, 8), "red").tobytes()
 
 
 def test_nothing_is_left_when_it_cannot_be_written(tmp_path: Path) -> None:
