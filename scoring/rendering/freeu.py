@@ -30,11 +30,15 @@ def freeu(unet: Any, settings: FreeU | None, steps: int | None = None) -> Iterat
     SDXL. Stages beyond these widths have no effect, as in A1111.
 
     A backward pass that evaluates the UNet again (gradient checkpointing) has to happen within it, and to
-    call what is yielded again.
+    call what is yielded again. A UNet that is compiled has to be compiled with
+    `torch._dynamo.config.skip_nnmodule_hook_guards = False`: otherwise its code leaves FreeU out. It is
+    compiled once more for each settings, and for each ratio that their transition gives.
+    Raises RuntimeError for a compiled UNet without that.
     """
     if settings is None:
         yield _nothing
         return
+    _check_compiled(unet)
     ratio = 0.0
 
     def set_done(done: float) -> None:
@@ -47,6 +51,15 @@ def freeu(unet: Any, settings: FreeU | None, steps: int | None = None) -> Iterat
             hook = _Hook(width, stage, settings.version, lambda: ratio)
             hooks.callback(resnet.register_forward_pre_hook(hook).remove)
         yield set_done
+
+
+def _check_compiled(unet: Any) -> None:
+    compiled = hasattr(unet, "_orig_mod") or any(module._compiled_call_impl for module in unet.modules())
+    if compiled and torch._dynamo.config.skip_nnmodule_hook_guards:
+        raise RuntimeError(
+            "a compiled UNet does not notice FreeU; set "
+            "torch._dynamo.config.skip_nnmodule_hook_guards = False before it runs for the first time"
+        )
 
 
 def _nothing(_done: float) -> None:

@@ -344,18 +344,22 @@ def test_the_slope_goes_through(version: Any) -> None:
     torch.testing.assert_close(slope, quotient, rtol=1e-5, atol=1e-5)
 
 
-def test_version_1_is_that_of_diffusers_in_a_unet_of_one_level() -> None:
-    """One level has one width; diffusers scales just half of the channels, so the region ends one earlier."""
+def one_level() -> Any:
     torch.manual_seed(4)
-    unet = UNet2DConditionModel(
+    return UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(16,),
-        layers_per_block=2,
+        layers_per_block=1,
         cross_attention_dim=16,
         norm_num_groups=4,
-        down_block_types=("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
     ).eval()
+
+
+def test_version_1_is_that_of_diffusers_in_a_unet_of_one_level() -> None:
+    """One level has one width; diffusers scales just half of the channels, so the region ends one earlier."""
+    unet = one_level()
     plain = run(unet, None)
     ours = run(unet, FreeU(stages=(stage(backbone_factor=1.3, skip_factor=0.4, backbone_width=7 / 16),)))
     unet.enable_freeu(s1=0.4, s2=1.0, b1=1.3, b2=1.0)
@@ -363,3 +367,27 @@ def test_version_1_is_that_of_diffusers_in_a_unet_of_one_level() -> None:
     unet.disable_freeu()
     assert not torch.allclose(plain, theirs, atol=1e-3)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_compiled_unet_applies_it_too() -> None:
+    unet = one_level()
+    settings = FreeU(version=2, start=0.2, stop=0.8, transition=0.5)
+    compiled = torch.compile(unet, backend="eager")
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=False):
+        torch.testing.assert_close(run(compiled, None), run(unet, None))
+        for done in (0.3, 0.5, 0.3):
+            torch.testing.assert_close(run(compiled, settings, done), run(unet, settings, done))
+        torch.testing.assert_close(run(compiled, None), run(unet, None))
+
+
+def test_a_compiled_unet_that_would_leave_it_out_is_refused() -> None:
+    in_place = one_level()
+    in_place.compile(backend="eager")
+    compiled = torch.compile(one_level(), backend="eager")
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=True):
+        for unet in (compiled, in_place):
+            with pytest.raises(RuntimeError, match="does not notice FreeU"), freeu(unet, FreeU()):
+                pass
+            with freeu(unet, None):
+                pass
