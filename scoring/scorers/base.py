@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from scoring.errors import TrialFailed
+
+# Only the annotations need torch, which takes seconds to import: listing scorers should not pay for it.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @runtime_checkable
@@ -33,8 +36,11 @@ class Scorer(Protocol):
 class ScorerSpec(BaseModel):
     """A scorer that a user asks for.
 
-    scorer: its registered name. weight: > 0, its share in the weighted mean. model: path of the local
-    weights that the scorer needs (its own documentation says which). reverse: lower is better.
+    scorer: its registered name. weight: > 0, its share in the weighted mean. model: where its weights are,
+    a path in the scorers folder or the id of a model in the hub cache; the folder of the scorer's own name
+    unless given (its card says what it needs). label: whose probability is the score, for a classifier.
+    reverse: lower is better. sigmoid: press the number into 0..1 as auto-MBW-rt does, for the scorers whose
+    card names the middle.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,7 +48,20 @@ class ScorerSpec(BaseModel):
     scorer: str
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     model: str | None = None
+    label: str | None = None
     reverse: bool = False
+    sigmoid: bool = False
+
+
+class Squashed:
+    """A scorer whose number x is given as 1 / (1 + exp(middle - x)), 0..1."""
+
+    def __init__(self, scorer: Scorer, middle: float) -> None:
+        self.name, self.differentiable = scorer.name, scorer.differentiable
+        self._scorer, self._middle = scorer, middle
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return (self._scorer.score(images, prompts) - self._middle).sigmoid()
 
 
 def checked_scores(

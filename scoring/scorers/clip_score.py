@@ -6,14 +6,16 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize, pad
+from torch.nn.functional import normalize
 
 from scoring.errors import InputError
 from scoring.scorers.base import ScorerSpec
+from scoring.scorers.preprocessing import as_open_clip, in_parts
+from scoring.scorers.weights import given_path
 
 _IMAGES_AT_ONCE = 32
 _TEXTS_AT_ONCE = 128
@@ -22,32 +24,32 @@ _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _log = logging.getLogger(__name__)
 
 
-class Backbone:
-    """An open_clip model from a local folder, offline, frozen, in float32.
+class Embedder(Protocol):
+    """Puts images and texts into one space."""
 
-    The folder holds `open_clip_config.json` and `open_clip_model.safetensors` (or the older
-    `open_clip_pytorch_model.bin`). width: of its embeddings.
-    Raises InputError for a folder without them or with a broken one.
-    """
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Embeddings of unit length (N, width) of images (N, 3, H, W) in [0, 1]; differentiable."""
+        ...
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings of unit length (N, width), without gradients."""
+        ...
+
+
+class OpenClip:
+    """An open_clip model, frozen, in float32, on `device`."""
+
+    def __init__(self, model: Any, tokenizer: Any, device: torch.device) -> None:
         import open_clip  # here, because it takes seconds and listing scorers should not
 
-        self.width = _check_folder(folder)
-        try:
-            self._model: Any = open_clip.create_model(f"local-dir:{folder}", device=device, precision="fp32")
-            self._tokenizer: Any = open_clip.get_tokenizer(f"local-dir:{folder}")
-        except Exception as error:  # open_clip, torch and safetensors raise a dozen unrelated kinds
-            raise InputError(f"{folder}: open_clip can't load this model: {error}") from error
-        self._model.eval().requires_grad_(False)
-        self._preprocess: Mapping[str, Any] = open_clip.get_model_preprocess_cfg(self._model)
+        self._model: Any = model.to(device).float().eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        self._preprocess: Mapping[str, Any] = open_clip.get_model_preprocess_cfg(model)
         self._device = device
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Embeddings of unit length (N, width) of images (N, 3, H, W) in [0, 1]; differentiable."""
-        ready = preprocess(images.to(self._device, torch.float32), self._preprocess)
-        parts = [ready[i : i + _IMAGES_AT_ONCE] for i in range(0, len(ready), _IMAGES_AT_ONCE)]
-        return torch.cat([normalize(self._model.encode_image(part), dim=-1) for part in parts])
+        return in_parts(images.to(self._device, torch.float32), _IMAGES_AT_ONCE, self._embed_part)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of unit length (N, width). A text that is too long is judged by its beginning, and a
@@ -57,93 +59,73 @@ class Backbone:
             texts, self._tokenizer(list(texts), context_length=4 * tokens.shape[1]), strict=True
         ):
             if row[tokens.shape[1] :].any():
-                _log.warning("CLIP reads only the beginning of the prompt %r", text)
+                warn_of_cut(text)
         with torch.inference_mode(False), torch.no_grad():
-            parts = tokens.to(self._device).split(_TEXTS_AT_ONCE)
-            return torch.cat([normalize(self._model.encode_text(part), dim=-1) for part in parts])
+            return in_parts(
+                tokens.to(self._device),
+                _TEXTS_AT_ONCE,
+                lambda part: normalize(self._model.encode_text(part), dim=-1),
+            )
+
+    def _embed_part(self, images: Tensor) -> Tensor:
+        return normalize(self._model.encode_image(as_open_clip(images, self._preprocess)), dim=-1)
+
+
+class Backbone(OpenClip):
+    """An open_clip model from a local folder, offline.
+
+    The folder holds `open_clip_config.json` and `open_clip_model.safetensors` (or the older
+    `open_clip_pytorch_model.bin`). width: of its embeddings.
+    Raises InputError for a folder without them or with a broken one.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        import open_clip
+
+        self.width = _check_folder(folder)
+        try:
+            model = open_clip.create_model(f"local-dir:{folder}", device=device, precision="fp32")
+            tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+        except Exception as error:  # open_clip, torch and safetensors raise a dozen unrelated kinds
+            raise InputError(f"{folder}: open_clip can't load this model: {error}") from error
+        super().__init__(model, tokenizer, device)
 
 
 class ClipScore:
-    """The cosine of an image's and its prompt's embedding, -1..1. `model`: a folder as `Backbone` says."""
+    """`scale` times the cosine of an image's and its prompt's embedding."""
 
     differentiable = True
 
-    def __init__(self, name: str, backbone: Backbone) -> None:
+    def __init__(self, name: str, embedder: Embedder, scale: float = 1.0) -> None:
         self.name = name
-        self._backbone = backbone
+        self._embedder = embedder
+        self._scale = scale
         self._texts: dict[str, Tensor] = {}
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Raises ValueError unless there is one prompt an image."""
-        if len(prompts) != len(images):
-            raise ValueError(f"{len(images)} images with {len(prompts)} prompts")
+        check_prompts(images, prompts)
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         if new:
-            self._texts.update(zip(new, self._backbone.embed_texts(new), strict=True))
+            self._texts.update(zip(new, self._embedder.embed_texts(new), strict=True))
         wanted = torch.stack([self._texts[prompt] for prompt in prompts])
-        return (self._backbone.embed_images(images) * wanted).sum(dim=-1)
+        return self._scale * (self._embedder.embed_images(images) * wanted).sum(dim=-1)
 
 
 def create(spec: ScorerSpec, device: torch.device) -> ClipScore:
-    """The entry point of the scorer "clip"."""
-    if spec.model is None:
-        raise InputError(f"scorer {spec.scorer!r} needs 'model': the folder of an open_clip model")
-    return ClipScore(spec.scorer, Backbone(Path(spec.model), device))
+    """The entry point of the scorer "clip": the cosine, -1..1. `model`: a folder as `Backbone` says."""
+    return ClipScore(spec.scorer, Backbone(given_path(spec, "the folder of an open_clip model"), device))
 
 
-def preprocess(images: Tensor, config: Mapping[str, Any]) -> Tensor:
-    """What open_clip's own transform does to a PIL image, on a batch and differentiably.
-
-    images: (N, 3, H, W) in [0, 1]. config: open_clip's preprocess config (size, resize_mode, interpolation,
-    mean, std, fill_color). Returns (N, 3, size, size), normalised.
-    Raises InputError for a resize mode that open_clip does not have.
-    """
-    size = config["size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    resized = _fit(images, height, width, config)
-    mean, std = (torch.tensor(config[key], device=images.device).view(3, 1, 1) for key in ("mean", "std"))
-    return (resized - mean) / std
+def check_prompts(images: Tensor, prompts: Sequence[str]) -> None:
+    """Raise ValueError unless there is one prompt an image."""
+    if len(prompts) != len(images):
+        raise ValueError(f"{len(images)} images with {len(prompts)} prompts")
 
 
-def _fit(images: Tensor, height: int, width: int, config: Mapping[str, Any]) -> Tensor:
-    mode, kind = config["resize_mode"], config["interpolation"]
-    high, wide = images.shape[-2:]
-    if mode == "squash":
-        return _resize(images, height, width, kind)
-    if mode not in ("shortest", "longest"):
-        raise InputError(
-            f"resize_mode {mode!r} of the CLIP model is unknown; give shortest, longest or squash"
-        )
-    ratios = (height / high, width / wide)
-    scale = max(ratios) if mode == "shortest" else min(ratios)
-    # torchvision truncates the longer side of "shortest", timm's "longest" rounds.
-    whole = int if mode == "shortest" else round
-    resized = _resize(images, max(1, whole(high * scale + 1e-6)), max(1, whole(wide * scale + 1e-6)), kind)
-    return _centre(resized, height, width, config.get("fill_color", 0) / 255)
-
-
-def _resize(images: Tensor, height: int, width: int, interpolation: str) -> Tensor:
-    if images.shape[-2:] == (height, width):
-        return images
-    resized = interpolate(
-        images,
-        size=(height, width),
-        mode="bilinear" if interpolation == "bilinear" else "bicubic",
-        antialias=True,
-        align_corners=False,
-    )
-    return resized.clamp(0, 1)
-
-
-def _centre(images: Tensor, height: int, width: int, fill: float) -> Tensor:
-    high, wide = images.shape[-2:]
-    missing_y, missing_x = max(0, height - high), max(0, width - wide)
-    if missing_y or missing_x:
-        left, top = missing_x // 2, missing_y // 2
-        images = pad(images, (left, missing_x - left, top, missing_y - top), value=fill)
-    # as torchvision's center_crop: an odd remainder is rounded to even
-    top, left = round((images.shape[-2] - height) / 2.0), round((images.shape[-1] - width) / 2.0)
-    return images[..., top : top + height, left : left + width]
+def warn_of_cut(text: str) -> None:
+    """Log that a prompt is longer than the model reads."""
+    _log.warning("CLIP reads only the beginning of the prompt %r", text)
 
 
 def _check_folder(folder: Path) -> int:

@@ -1,25 +1,22 @@
 """Predictors of beauty: small heads over the CLIP embedding of an image.
 
-`model` is the head's file (`.pth` or `.safetensors`); the open_clip model whose embeddings it reads lies in
-the same folder, as `clip_score.Backbone` says.
+`model` is the head's file (`.pth` or `.safetensors`), or the folder that holds it under its published name;
+the open_clip model whose embeddings it reads lies in the same folder, as `clip_score.Backbone` says.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scoring.errors import InputError
 from scoring.scorers.base import ScorerSpec
 from scoring.scorers.clip_score import Backbone
-
-Shapes = Mapping[str, tuple[int, ...]]
+from scoring.scorers.tensor_files import filled, read_file, state_dict
+from scoring.scorers.weights import given_path
 
 
 def v1_head() -> nn.Module:
@@ -32,11 +29,14 @@ def v2_head() -> nn.Module:
 
     Five linear layers with nothing between: they were trained with dropout and without activations.
     """
-    names = ("0", "2", "4", "6", "7")
-    widths = (768, 1024, 128, 64, 16, 1)
-    layers = {name: nn.Linear(widths[i], widths[i + 1]) for i, name in enumerate(names)}
-    # The published file numbers the layers with the dropouts between them.
-    return _named({"layers": _named(layers)})
+    return named({"layers": five_layers(768)})
+
+
+def five_layers(width: int, numbers: Sequence[int] = (0, 2, 4, 6, 7)) -> nn.Sequential:
+    """Linear layers width-1024-128-64-16-1. numbers: what the published file calls them, which counts the
+    dropouts between them."""
+    widths = (width, 1024, 128, 64, 16, 1)
+    return named({str(number): nn.Linear(widths[i], widths[i + 1]) for i, number in enumerate(numbers)})
 
 
 def aes_b32_head() -> nn.Module:
@@ -44,7 +44,8 @@ def aes_b32_head() -> nn.Module:
     return _AesB32()
 
 
-def _named(modules: Mapping[str, nn.Module]) -> nn.Sequential:
+def named(modules: Mapping[str, nn.Module]) -> nn.Sequential:
+    """The modules one after the other, each called by its name in a state dict."""
     chain = nn.Sequential()
     for name, module in modules.items():
         chain.add_module(name, module)
@@ -82,7 +83,8 @@ def create_v1(spec: ScorerSpec, device: torch.device) -> Aesthetic:
 
 
 def create_v2(spec: ScorerSpec, device: torch.device) -> Aesthetic:
-    """The entry point of "laion-v2" (`sac+logos+ava1-l14-linearMSE.pth`, `chadscorer.pth`)."""
+    """The entry point of "laion-v2" (`sac+logos+ava1-l14-linearMSE.pth`) and "laion-chad"
+    (`chadscorer.pth`), which is another training of the same head."""
     return _create(spec, device, v2_head, 768)
 
 
@@ -92,11 +94,7 @@ def create_aes_b32(spec: ScorerSpec, device: torch.device) -> Aesthetic:
 
 
 def _create(spec: ScorerSpec, device: torch.device, make: Callable[[], nn.Module], width: int) -> Aesthetic:
-    if spec.model is None:
-        raise InputError(
-            f"scorer {spec.scorer!r} needs 'model': the head's file, in the folder of its open_clip model"
-        )
-    path = Path(spec.model)
+    path = given_path(spec, "the head's file, in the folder of its open_clip model")
     head = load_head(path, make()).to(device)
     backbone = Backbone(path.parent, device)
     found = backbone.width
@@ -111,32 +109,6 @@ def _create(spec: ScorerSpec, device: torch.device, make: Callable[[], nn.Module
 def load_head(path: Path, head: nn.Module) -> nn.Module:
     """`head` with the weights of a file, frozen, in float32.
 
-    A pickle is read as tensors only, never run. Raises InputError for a file that is missing, unreadable or
-    of another head.
+    Raises InputError for a file that is missing, unreadable or of another head.
     """
-    tensors = _read(path)
-    wanted: Shapes = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
-    found: Shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if wanted != found:
-        raise InputError(f"{path}: another head: it has {_shown(found)}, wanted is {_shown(wanted)}")
-    head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    return head.eval().requires_grad_(False)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the head's .pth or .safetensors file")
-    try:
-        if path.suffix == ".safetensors":
-            tensors = load_file(path)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: not readable as tensors: {error}") from error
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise InputError(f"{path}: not a state dict of tensors; give the head's published file")
-    return tensors
-
-
-def _shown(shapes: Shapes) -> str:
-    return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
+    return filled(head, state_dict(read_file(path), path), path)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
-
-import torch
+from typing import TYPE_CHECKING
 
 from scoring.errors import InputError
-from scoring.scorers.base import Scorer, ScorerSpec
+from scoring.scorers.base import Scorer, ScorerSpec, Squashed
+from scoring.scorers.cards import card_of
+
+if TYPE_CHECKING:
+    import torch
 
 GROUP = "autombw.scorers"
 
@@ -24,13 +27,34 @@ def check_scorer(name: str) -> str:
     return name
 
 
+def check_options(spec: ScorerSpec) -> None:
+    """Raise InputError for an option that the named scorer does not have.
+
+    A scorer without a card is asked nothing: only it knows what it takes.
+    """
+    card = card_of(spec.scorer)
+    if card is None:
+        if spec.sigmoid:
+            raise InputError(f"scorer {spec.scorer!r} has no card that names the middle of a `sigmoid`")
+        return
+    if spec.label is not None and not card.classifier:
+        raise InputError(f"scorer {spec.scorer!r} is no classifier; leave out `label`")
+    if card.classifier and spec.label is None and card.label is None:
+        raise InputError(f"scorer {spec.scorer!r} needs `label`: whose probability is the score")
+    if spec.sigmoid and card.sigmoid_middle is None:
+        raise InputError(f"scorer {spec.scorer!r} has no sigmoid form; leave out `sigmoid`")
+
+
 def create_scorer(spec: ScorerSpec, device: torch.device | str) -> Scorer:
     """The scorer that `spec` names, on `device`, with its weights loaded.
 
-    Raises InputError for an unknown scorer, one whose package can't be imported, and, from the scorer, for
-    a `model` that is missing or not its own.
+    Raises InputError for an unknown scorer, an option it does not have, one whose package can't be imported,
+    and, from the scorer, for a `model` that is missing or not its own.
     """
+    import torch
+
     entry = _installed()[check_scorer(spec.scorer)]
+    check_options(spec)
     try:
         factory = entry.load()
     except (ImportError, AttributeError) as error:
@@ -40,6 +64,9 @@ def create_scorer(spec: ScorerSpec, device: torch.device | str) -> Scorer:
         raise InputError(
             f"scorer {spec.scorer!r} ({entry.value}) made a {type(scorer).__name__}, not a scorer"
         )
+    card = card_of(spec.scorer)
+    if spec.sigmoid and card is not None and card.sigmoid_middle is not None:
+        return Squashed(scorer, card.sigmoid_middle)
     return scorer
 
 
