@@ -11,7 +11,7 @@ from service.db.records import NodeRecord
 from service.db.states import JobState, NodeKind, NodeState, TrialState
 from service.db.store import Store
 from service.db.tree import final_node
-from service.results import TreeScores, gain, result_scores, tree_scores
+from service.results import TreeScores, gain, result_scores, tree_scores, winner_warnings
 
 
 class Output(BaseModel):
@@ -48,9 +48,14 @@ class NodeProgress(BaseModel):
     state: NodeState
     reason: str | None = Field(description="Why it failed or paused.")
     stop_reason: str | None = Field(description="Why the search ended.")
-    notes: list[str] = Field(description="What the merge leaves out or assumes, and what its runs met.")
+    notes: list[str] = Field(
+        description="What the merge leaves out or assumes, what its runs met, and the warnings."
+    )
+    warnings: list[str] = Field(description="What the watch says of the best trial so far.")
+    watched: list[str] = Field(description="The scorers that watch and do not count.")
     trials_done: int
     trials_failed: int
+    trials_warned: int = Field(description="Trials of which the watch says something.")
     trials_planned: int
     renders: int
     renders_per_second: float | None
@@ -118,6 +123,7 @@ def _node_progress(
     planned = trials_planned(node)
     searching = node.state is NodeState.RUNNING and node.stop_reason is None
     a, b = input_names(nodes, node)
+    warnings = winner_warnings(store, node)
     left = len(node.plan["probes"]) * (planned - done - failed)
     return NodeProgress(
         position=node.position,
@@ -131,9 +137,12 @@ def _node_progress(
         state=node.state,
         reason=node.reason,
         stop_reason=node.stop_reason,
-        notes=[*node.plan["notes"], *store.notices(node.id)],
+        notes=[*node.plan["notes"], *store.notices(node.id), *warnings],
+        warnings=warnings,
+        watched=[spec["scorer"] for spec in node.plan.get("watch", [])],
         trials_done=done,
         trials_failed=failed,
+        trials_warned=store.warned_trials(node.id),
         trials_planned=planned,
         renders=renders,
         renders_per_second=renders / seconds if seconds else None,

@@ -49,6 +49,19 @@ def result_scores(store: Store, node: NodeRecord) -> dict[str, float]:
     return {name: score for name, score in scores.items() if score is not None}
 
 
+def winner_warnings(store: Store, node: NodeRecord) -> list[str]:
+    """What the watch says of a node's best trial by now, on search probes and on held-out ones."""
+    best = store.best_trial(node.id)
+    if best is None:
+        return []
+    heldout = store.find_trial(node.id, TrialKind.HELDOUT_WINNER, best.number)
+    on_heldout = [] if heldout is None else heldout.warnings or []
+    return [
+        *(f"the best trial, {best.number}: {said}" for said in best.warnings or []),
+        *(f"the best trial, {best.number}, on held-out probes: {said}" for said in on_heldout),
+    ]
+
+
 def gain(scores: dict[str, float], phase: str) -> float | None:
     """How far the winner is above the best of A, B and the uniform merge; None before all are known."""
     baselines = [scores.get(f"{phase}/{name}") for name in BASELINE_NAMES]

@@ -36,6 +36,12 @@ class TrialView(BaseModel):
     reason: str | None = Field(description="Why it failed.")
     seconds: float | None
     timings: dict[str, float] | None = Field(description="Seconds per stage.")
+    means: dict[str, float] | None = Field(
+        description="Raw number of every scorer that counts or watches, in the mean over the probes."
+    )
+    warnings: list[str] = Field(
+        description="What the watch says, in words: the score rose while a watched scorer did not agree."
+    )
 
 
 class RenderView(BaseModel):
@@ -126,7 +132,8 @@ def bracket_rows(bracket: Bracket) -> list[BracketRow]:
 
 def trial_view(trial: TrialRecord, node: NodeRecord) -> TrialView:
     """A trial of a node."""
-    return TrialView(node=node.name, **trial.model_dump(include=set(TrialView.model_fields) - {"node"}))
+    told = trial.model_dump(include=set(TrialView.model_fields) - {"node", "warnings"})
+    return TrialView(node=node.name, warnings=trial.warnings or [], **told)
 
 
 def trial_detail(trial: TrialRecord, node: NodeRecord, renders: list[RenderRecord]) -> TrialDetail:

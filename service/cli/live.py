@@ -20,6 +20,7 @@ from service.cli.output import console
 
 AT_REST = ("done", "failed", "cancelled", "paused")
 POLL_SECONDS = 0.5
+WARNING = "yellow"
 STYLES = {"done": "green", "failed": "red", "paused": "yellow", "cancelled": "yellow", "running": "cyan"}
 
 
@@ -63,7 +64,10 @@ def render_job(job: dict[str, Any]) -> RenderableType:
         return Group(title, _node(nodes[0]))
     shown = [node for node in nodes if node["state"] not in ("waiting", "ready", "done")]
     final = [node for node in nodes if node["final"] and node["state"] == "done"]
-    return Group(title, _tree(nodes), *(_node(node) for node in (*shown, *final)), _result(job["result"]))
+    detailed = (*shown, *final)
+    others = [node for node in nodes if node not in detailed]
+    said = [Text(f"{node['name']}: {text}", WARNING) for node in others for text in node["warnings"]]
+    return Group(title, _tree(nodes), *said, *(_node(node) for node in detailed), _result(job["result"]))
 
 
 def _tree(nodes: list[dict[str, Any]]) -> Table:
@@ -115,6 +119,7 @@ def _node(node: dict[str, Any]) -> RenderableType:
         Text(_pace(node, ended)),
         _scores(node),
     ]
+    lines += [Text(text, WARNING) for text in node["warnings"]]
     if node["stop_reason"]:
         lines.append(Text(f"the search ended: {node['stop_reason']}", "dim"))
     if node["reason"]:
@@ -130,6 +135,8 @@ def _pace(node: dict[str, Any], ended: int) -> str:
     parts = [f"trial {ended} of {node['trials_planned']}"]
     if node["trials_failed"]:
         parts.append(f"{node['trials_failed']} failed")
+    if node["trials_warned"]:
+        parts.append(f"{node['trials_warned']} to be looked at")
     if node["best"]:
         parts.append(f"best {node['best']['score']:.4f} (trial {node['best']['number']})")
     if node["renders_per_second"]:

@@ -22,7 +22,7 @@ from service.jobs import NodePlan
 from service.progress import input_names
 from service.report.confidence import Gain, paired_gain
 from service.report.plot import Search
-from service.results import BASELINE_NAMES, comparable
+from service.results import BASELINE_NAMES, comparable, winner_warnings
 from service.scale import scale_of
 
 STAGES = ("propose", "merge", "render", "score")
@@ -107,6 +107,7 @@ class NodeReport:
     by_scorer: Mapping[str, Sequence[float | None]]
     failures: Sequence[Failure]
     notices: Sequence[str]
+    warnings: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,11 @@ class Contents:
             for rival in (each.comparison.rivals if each.comparison else ())
             if rival.name in self.job.leaves
         }
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a scorer watches."""
+        return any(search.watched for search in self.searches)
 
     @property
     def merges(self) -> list[NodeReport]:
@@ -188,6 +194,7 @@ def _node_report(
         by_scorer={} if comparison is None else _by_scorer(comparison),
         failures=_failures(trials),
         notices=store.notices(node.id),
+        warnings=winner_warnings(store, node),
     )
 
 
@@ -301,8 +308,16 @@ def _failures(trials: Sequence[TrialRecord]) -> list[Failure]:
 
 
 def _search(node: NodeRecord, trials: Sequence[TrialRecord]) -> Search:
-    ended = {t.number: t.score for t in trials if t.kind is TrialKind.SEARCH and t.ended_at is not None}
-    return Search(node.name, [ended.get(number) for number in range(max(ended, default=-1) + 1)])
+    ended = {t.number: t for t in trials if t.kind is TrialKind.SEARCH and t.ended_at is not None}
+    numbers = range(max(ended, default=-1) + 1)
+    means = {number: trial.means or {} for number, trial in ended.items()}
+    names = [spec["scorer"] for spec in node.plan.get("watch", [])]
+    return Search(
+        node.name,
+        [ended[number].score if number in ended else None for number in numbers],
+        {name: [means.get(number, {}).get(name) for number in numbers] for name in names},
+        [number for number, trial in ended.items() if trial.warnings],
+    )
 
 
 def _effort(
