@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from optimizer.blocks import BlockWeights, block_of, check_weights
 from optimizer.checkpoints.architectures import blocks_of, expected_tensors
 from optimizer.checkpoints.names import unet_names
-from optimizer.checkpoints.reading import CheckpointFile, open_checkpoint
+from optimizer.checkpoints.opening import open_checkpoint
+from optimizer.checkpoints.reading import CheckpointFile
 from optimizer.checkpoints.unets import check_unet, open_unets, write_with_unet
 from optimizer.checkpoints.writing import Sealed
 from scoring.errors import InputError, TrialFailed
@@ -29,7 +30,8 @@ class LiveMerge:
     A, B and the live parameters lie in flat buffers ordered by block; the parameters of `unet` become views
     into the live one. Setting a block is one `torch.lerp` over its slice, at memory speed: no state dict is
     built, nothing is allocated and no block is touched whose weight stays. Half precision is computed in
-    fp32 inside the kernel and rounded once. At first the UNet is A.
+    fp32 inside the kernel and rounded once. Parameters that lie channels last go on to do so. At first the
+    UNet is A.
 
     architecture: of both files and of `unet`; dtype: of the live parameters, fp32, fp16 or bf16.
     Memory: the UNet once, and twice more the blocks that differ.
@@ -176,14 +178,14 @@ class _Places:
 
     def __init__(self, unet: nn.Module, blocks: tuple[str, ...]) -> None:
         self.keys: dict[str, list[str]] = {block: [] for block in blocks}
-        self._places: dict[str, tuple[int, torch.Size]] = {}
+        self._places: dict[str, tuple[int, torch.Size, tuple[int, ...]]] = {}
         self._sizes = dict.fromkeys(blocks, 0)
         self._names = unet_names(unet)
         for name, parameter in unet.named_parameters():
             key = self._names[name]
             block = str(block_of(key))
             self.keys[block].append(key)
-            self._places[key] = (self._sizes[block], parameter.shape)
+            self._places[key] = (self._sizes[block], parameter.shape, _strides(parameter))
             self._sizes[block] += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
 
     def slices(
@@ -217,8 +219,15 @@ class _Places:
         return found
 
     def _view(self, part: Tensor, key: str) -> Tensor:
-        offset, shape = self._places[key]
-        return part[offset : offset + shape.numel()].view(shape)
+        offset, shape, strides = self._places[key]
+        return part[offset : offset + shape.numel()].as_strided(shape, strides)
+
+
+def _strides(parameter: Tensor) -> tuple[int, ...]:
+    """Those of a parameter that lies channels last, and of a contiguous one else."""
+    if parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last):
+        return parameter.stride()
+    return torch.empty(parameter.shape, device="meta").stride()
 
 
 def _differing(

@@ -5,7 +5,14 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from optimizer.checkpoints import Inspection, inspect_checkpoint, list_models, resolve_model
+from optimizer.checkpoints import (
+    Inspection,
+    changed_at,
+    inspect_checkpoint,
+    list_models,
+    resolve_model,
+    size_of,
+)
 from scoring.errors import InputError
 
 
@@ -22,7 +29,10 @@ class Catalog:
         return list_models(self.models_dir)
 
     def path(self, name: str) -> Path:
-        """The file of a model. Raises InputError on an unknown name or one that leaves the folder."""
+        """The file or diffusers folder of a model.
+
+        Raises InputError on an unknown name or one that leaves the folder.
+        """
         return resolve_model(self.models_dir, name)
 
     def header(self, name: str) -> Inspection:
@@ -35,10 +45,9 @@ class Catalog:
 
     def inspect_file(self, path: Path) -> Inspection:
         """The same of a file that need not lie in the models folder. Raises InputError."""
-        if not path.is_file():
+        if not path.exists():
             raise InputError(f"{path} is gone; put it back")
-        stat = path.stat()
-        key = (path, stat.st_size, stat.st_mtime_ns)
+        key = (path, size_of(path), changed_at(path))
         with self._lock:
             known = self._known.get(key)
         if known is None:

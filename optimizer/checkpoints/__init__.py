@@ -1,4 +1,4 @@
-"""Single-file checkpoints: inspect, load, name, write."""
+"""Checkpoints, single files and diffusers folders: inspect, load, name, write."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from optimizer.checkpoints.architectures import (
 from optimizer.checkpoints.inspection import (
     BadValues,
     Inspection,
+    changed_at,
     check_pair,
     find_architecture,
     inspect_checkpoint,
     sha256_of,
+    size_of,
 )
 from optimizer.checkpoints.loading import load_components, load_unet, scheduler_config, write_pipeline_config
 from optimizer.checkpoints.models import list_models, resolve_model
 from optimizer.checkpoints.names import clip_names, single_file_tensors, unet_names, vae_names
+from optimizer.checkpoints.opening import open_checkpoint
 from optimizer.checkpoints.prediction import Prediction, find_prediction, parse_prediction_type
-from optimizer.checkpoints.reading import CheckpointFile, Entry, open_checkpoint
+from optimizer.checkpoints.reading import CheckpointFile, Entry
 from optimizer.checkpoints.tokenizer import build_tokenizer
 from optimizer.checkpoints.writing import modelspec, write_checkpoint, write_streamed
 
@@ -41,6 +44,7 @@ __all__ = [
     "blocks_of",
     "build_tokenizer",
     "build_unet",
+    "changed_at",
     "check_pair",
     "clip_names",
     "config_folder",
@@ -58,6 +62,7 @@ __all__ = [
     "scheduler_config",
     "sha256_of",
     "single_file_tensors",
+    "size_of",
     "unet_names",
     "vae_names",
     "write_checkpoint",

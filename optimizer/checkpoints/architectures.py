@@ -33,8 +33,14 @@ ARCHITECTURES: tuple[Architecture, ...] = ("sd1", "sd2", "sdxl", "emoji")
 TITLES: dict[str, str] = {"sd1": "SD1.x", "sd2": "SD2.x", "sdxl": "SDXL", "emoji": "the emoji zoo"}
 
 _FOLDER = Path(__file__).parent.parent / "architectures"
-_OPEN_CLIP_PREFIX = {"sd2": "cond_stage_model.model.", "sdxl": "conditioner.embedders.1.model."}
-_SDXL_CLIP_PREFIX = "conditioner.embedders.0.transformer.text_model."
+OPEN_CLIP_PREFIXES = {"sd2": "cond_stage_model.model.", "sdxl": "conditioner.embedders.1.model."}
+"""Architecture -> what begins the keys of a text encoder that open_clip wrote."""
+CLIP_PREFIXES = {
+    "sd1": CLIP_PREFIX,
+    "emoji": CLIP_PREFIX,
+    "sdxl": "conditioner.embedders.0.transformer.text_model.",
+}
+"""The same for those that transformers wrote; SDXL has one of each."""
 
 # Real files hold these beside the model and nothing is wrong with them: the noise schedule, what older
 # transformers saved, and the parts of open_clip's tower that no rendering uses.
@@ -135,15 +141,15 @@ def _text_shapes(architecture: str) -> Shapes:
     encoder = build_text_encoder(architecture)
     if architecture == "sdxl":
         return {
-            **_shapes(encoder, clip_names(encoder, _SDXL_CLIP_PREFIX)),
+            **_shapes(encoder, clip_names(encoder, CLIP_PREFIXES["sdxl"])),
             **_open_clip(architecture, "text_encoder_2"),
         }
-    return _shapes(encoder, clip_names(encoder, CLIP_PREFIX))
+    return _shapes(encoder, clip_names(encoder, CLIP_PREFIXES[architecture]))
 
 
 def _open_clip(architecture: str, part: str) -> Shapes:
     tensors = build_text_encoder(architecture, part).state_dict()
-    prefix = _OPEN_CLIP_PREFIX[architecture]
+    prefix = OPEN_CLIP_PREFIXES[architecture]
     shapes = open_clip_shapes({key: tensor.shape for key, tensor in tensors.items()})
     return {prefix + key: shape for key, shape in shapes.items()}
 

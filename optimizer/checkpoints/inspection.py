@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -23,15 +23,18 @@ from optimizer.checkpoints.architectures import (
     is_harmless_extra,
     signatures,
 )
-from optimizer.checkpoints.names import VAE_PREFIX
+from optimizer.checkpoints.diffusers_folders import is_diffusers_folder, weight_files
+from optimizer.checkpoints.names import EMA_PREFIX, TEXT_PREFIXES, VAE_PREFIX
+from optimizer.checkpoints.opening import open_checkpoint
 from optimizer.checkpoints.prediction import find_prediction
-from optimizer.checkpoints.reading import DTYPE_NAMES, CheckpointFile, Entry, open_checkpoint
+from optimizer.checkpoints.reading import DTYPE_NAMES, CheckpointFile, Entry
 from scoring.errors import InputError
 
-EMA_PREFIX = "model_ema."
-_TEXT_PREFIXES = ("cond_stage_model.", "conditioner.")
 _FIRST_CONVOLUTION = f"{UNET_PREFIX}input_blocks.0.0.weight"
 _CROSS_ATTENTION = ".attn2.to_k.weight"
+# What stands beside the four channels of the noisy latent: an encoded image and its mask, an encoded image,
+# a depth map.
+_KINDS_BY_CHANNELS = {9: "an inpainting model", 8: "an instruct-pix2pix model", 5: "a depth model"}
 _ADAPTER_MARKS = ("lora_", ".lora.", "hada_w", "lokr_w", "oft_blocks", "glora_")
 _JSON_METADATA = ("sd_merge_recipe", "sd_merge_models", "sd_mbwrt_recipe")
 
@@ -61,6 +64,8 @@ class Inspection(BaseModel):
     parameters: int
     """Numbers in the model itself, EMA copies left out."""
     ema_keys: int
+    unet_from_ema: bool = False
+    """The file has no UNet but the EMA copy of one, which is used."""
     missing_keys: list[str]
     extra_keys: list[str]
     bad_values: dict[str, BadValues] | None
@@ -77,7 +82,7 @@ class Inspection(BaseModel):
 def inspect_checkpoint(
     path: Path, *, statistics: bool = True, prediction_type: str | None = None
 ) -> Inspection:
-    """Inspect a single-file checkpoint.
+    """Inspect a checkpoint: a single file, or a diffusers folder.
 
     The header is enough for all but sha256 and NaN/Inf counts; `statistics` adds those, reading the file
     twice, one tensor at a time. Raises InputError when the file is broken or no checkpoint that we know.
@@ -91,7 +96,7 @@ def inspect_checkpoint(
         digest = sha256_of(path) if statistics else None
         return Inspection(
             name=path.name,
-            size=path.stat().st_size,
+            size=size_of(path),
             architecture=architecture,
             prediction_type=prediction.type,
             prediction_known_by=prediction.known_by,
@@ -100,6 +105,7 @@ def inspect_checkpoint(
             tensors=len(file.entries),
             parameters=sum(model[key].numel for key in expected if key in model),
             ema_keys=len(file.entries) - len(model),
+            unet_from_ema=file.unet_from_ema,
             missing_keys=[key for key in expected if key not in model],
             extra_keys=[key for key in model if key not in expected and not is_harmless_extra(key)],
             bad_values=_count_bad_values(file) if statistics else None,
@@ -148,16 +154,35 @@ def check_pair(a: Inspection, b: Inspection) -> list[str]:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hex."""
+    """The sha256 of a file, in hex.
+
+    Of a diffusers folder: of its weight files' lines as `sha256sum` prints them, in the order of their names.
+    """
+    if is_diffusers_folder(path):
+        lines = [f"{sha256_of(file)}  {file.relative_to(path)}\n" for file in weight_files(path)]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a checkpoint file, or of all that lies in a diffusers folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def changed_at(path: Path) -> int:
+    """When a checkpoint last changed, in nanoseconds since 1970."""
+    return max((file.stat().st_mtime_ns for file in _files_of(path)), default=0)
 
 
 def legacy_hash_of(path: Path) -> str:
     """The 8 hex digits by which A1111 named models before it had sha256.
 
     Of the 64 KiB at 1 MiB alone, so different files may share it (`model_hash` in its modules/sd_models.py).
+    Of a diffusers folder: of its UNet's file.
     """
+    path = _files_of(path)[-1]
     with path.open("rb") as file:
         file.seek(0x100000)
         return hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
@@ -168,13 +193,24 @@ def shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
+def _files_of(path: Path) -> list[Path]:
+    # Of a folder in the order of their names, and `vae` would come after `unet`.
+    return sorted(weight_files(path), key=_is_unet_file) if is_diffusers_folder(path) else [path]
+
+
+def _is_unet_file(path: Path) -> bool:
+    return path.parent.name == "unet"
+
+
 def _is_cross_attention(key: str) -> bool:
     return key.startswith(UNET_PREFIX) and key.endswith(_CROSS_ATTENTION)
 
 
 def _what_instead(entries: Mapping[str, Entry]) -> str:
     if any(key.startswith(("down_blocks.", "unet.")) for key in entries):
-        return "it has the keys of a diffusers folder; convert it to a single file first"
+        return (
+            "it is one part of a diffusers folder; give the folder, or join it with a text encoder and a VAE"
+        )
     example = next(iter(entries), "no tensor at all")
     return f"it has no {UNET_PREFIX}* tensors (but {example}); give a whole single-file checkpoint"
 
@@ -183,11 +219,23 @@ def _check_shapes(name: str, architecture: Architecture, entries: Mapping[str, E
     for key, shape in expected_tensors(architecture).all.items():
         found = entries[key].shape if key in entries else shape
         if not _same_shape(key, found, shape):
-            hint = " (an inpainting or depth model?)" if key == _FIRST_CONVOLUTION else ""
+            if key == _FIRST_CONVOLUTION and len(found) == len(shape):
+                _refuse_channels(name, architecture, found, shape)
             raise InputError(
                 f"{name} looks like {TITLES[architecture]} but {key} is {shape_text(found)} where "
-                f"{shape_text(shape)} is needed{hint}; use a plain text-to-image checkpoint"
+                f"{shape_text(shape)} is needed; use a plain text-to-image checkpoint"
             )
+
+
+def _refuse_channels(
+    name: str, architecture: Architecture, found: tuple[int, ...], needed: tuple[int, ...]
+) -> NoReturn:
+    kind = _KINDS_BY_CHANNELS.get(found[1], "a model of another kind")
+    raise InputError(
+        f"{name} is {kind} of {TITLES[architecture]}: its UNet takes {found[1]} channels, not {needed[1]} "
+        f"({_FIRST_CONVOLUTION} is {shape_text(found)} where {shape_text(needed)} is needed), and is merged "
+        "with none that takes others; use a plain text-to-image checkpoint"
+    )
 
 
 def _same_shape(key: str, found: tuple[int, ...], needed: tuple[int, ...]) -> bool:
@@ -224,7 +272,7 @@ def _part(key: str) -> str:
         return block
     if key.startswith(VAE_PREFIX):
         return "VAE"
-    return "TEXT_ENCODER" if key.startswith(_TEXT_PREFIXES) else "OTHER"
+    return "TEXT_ENCODER" if key.startswith(TEXT_PREFIXES) else "OTHER"
 
 
 def _parsed(metadata: Mapping[str, str]) -> dict[str, Any]:

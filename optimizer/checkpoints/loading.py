@@ -29,8 +29,9 @@ from optimizer.checkpoints.architectures import (
     expected_tensors,
 )
 from optimizer.checkpoints.inspection import find_architecture
+from optimizer.checkpoints.opening import open_checkpoint
 from optimizer.checkpoints.prediction import find_prediction, parse_prediction_type
-from optimizer.checkpoints.reading import CheckpointFile, open_checkpoint
+from optimizer.checkpoints.reading import CheckpointFile
 from optimizer.checkpoints.tokenizer import build_tokenizer
 from scoring.errors import InputError
 from scoring.rendering.components import Components

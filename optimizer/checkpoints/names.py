@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from optimizer.blocks import UNET_PREFIX
 
 VAE_PREFIX = "first_stage_model."
+TEXT_PREFIXES = ("cond_stage_model.", "conditioner.")
+EMA_PREFIX = "model_ema."
 CLIP_PREFIX = "cond_stage_model.transformer.text_model."
 """SD1.x and zoo text encoder; `CLIPTextModel` itself has no `text_model.` in its keys."""
 
@@ -50,6 +52,11 @@ _VAE_ATTENTION = {
     "to_v.": "v.",
     "to_out.0.": "proj_out.",
 }
+
+
+def ema_name(unet_key: str) -> str:
+    """The key of the EMA copy of a UNet tensor: LDM's LitEma drops all dots (ldm/modules/ema.py)."""
+    return EMA_PREFIX + unet_key.removeprefix("model.").replace(".", "")
 
 
 def unet_names(unet: nn.Module) -> dict[str, str]:
@@ -103,14 +110,26 @@ def open_clip_shapes(shapes: Mapping[str, torch.Size]) -> dict[str, tuple[int, .
 
     Keys come without prefix and without the projection, which no rendering uses.
     """
-    found: dict[str, tuple[int, ...]] = {}
-    for key, shape in shapes.items():
+    return {
+        name: tuple(shapes[keys[0]]) if len(keys) == 1 else (3 * shapes[keys[0]][0], *shapes[keys[0]][1:])
+        for name, keys in open_clip_names(shapes).items()
+    }
+
+
+def open_clip_names(keys: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """open_clip's key -> the keys of the transformers model that it holds: one, or those of q, k and v.
+
+    Keys come without prefix and without the projection.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for key in keys:
         name = _open_clip_name(key.removeprefix("text_model."))
         if name.startswith("text_projection"):
             continue
-        joined = re.sub(r"\.attn\.[qkv]_proj\.(weight|bias)$", r".attn.in_proj_\1", name)
-        found[joined] = tuple(shape) if joined == name else (3 * shape[0], *shape[1:])
-    return found
+        part = re.fullmatch(r"(.+\.attn\.)([qkv])_proj\.(weight|bias)", name)
+        joined, place = (f"{part[1]}in_proj_{part[3]}", part[2]) if part else (name, "q")
+        found.setdefault(joined, {})[place] = key
+    return {name: tuple(parts[place] for place in "qkv" if place in parts) for name, parts in found.items()}
 
 
 def _unet_name(key: str, config: Mapping[str, Any]) -> str:

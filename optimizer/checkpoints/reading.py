@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -53,10 +54,16 @@ class Entry:
 
     dtype: torch.dtype
     shape: tuple[int, ...]
+    begin: int = field(default=0, compare=False)
+    """Where its bytes begin, counted from the end of the header."""
 
     @property
     def numel(self) -> int:
         return math.prod(self.shape)
+
+
+FlatReader = Callable[[str, int, int, Tensor], Tensor]
+"""(key, start, stop, buffer) -> numbers; see `CheckpointFile.flat`."""
 
 
 class CheckpointFile:
@@ -69,16 +76,32 @@ class CheckpointFile:
         metadata: Mapping[str, str],
         read: Callable[[str], Tensor],
         close: Callable[[], None],
+        *,
+        read_flat: FlatReader | None = None,
+        unet_from_ema: bool = False,
     ) -> None:
         self.path = path
         self.entries = entries
         self.metadata = metadata
         self._read = read
         self._close = close
+        self._read_flat = read_flat
+        self.unet_from_ema = unet_from_ema
+        """The file holds no UNet but the EMA copy of one, which is read in its place."""
 
     def tensor(self, key: str) -> Tensor:
         """One tensor on the CPU. It may be a view of the file: copy what is to outlive it."""
         return self._read(key)
+
+    def flat(self, key: str, start: int, stop: int, buffer: Tensor) -> Tensor:
+        """The numbers start..stop of a tensor laid flat, in the file's dtype; safe to call from many threads.
+
+        buffer: uint8, at least as long as these numbers; what is returned may lie in it and then lasts until
+        the buffer is used again. Unlike `tensor` this maps nothing, so memory stays at the buffer's size.
+        """
+        if self._read_flat is not None:
+            return self._read_flat(key, start, stop, buffer)
+        return self._read(key).reshape(-1)[start:stop]
 
     def __enter__(self) -> CheckpointFile:
         return self
@@ -89,14 +112,12 @@ class CheckpointFile:
         self._close()
 
 
-def open_checkpoint(path: Path) -> CheckpointFile:
-    """Open a `.safetensors` file, or a `.ckpt` that holds nothing but tensors.
+def open_file(path: Path) -> CheckpointFile:
+    """Open a `.safetensors` file, or a `.ckpt` that holds nothing but tensors, with the keys that it has.
 
-    Raises InputError for what is missing, a directory, empty, truncated, no checkpoint, or holds code.
+    Raises InputError for what is missing, empty, truncated, no checkpoint, or holds code.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path.name} is a directory; give a single-file checkpoint (.safetensors)")
     if not path.exists():
         raise InputError(f"{path.name} does not exist in {path.parent}; check the name")
     if path.stat().st_size == 0:
@@ -155,8 +176,8 @@ def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
 
 
 def _entry(value: Mapping[str, Any]) -> Entry:
-    entry = Entry(DTYPES[value["dtype"]], tuple(int(number) for number in value["shape"]))
     begin, end = value["data_offsets"]
+    entry = Entry(DTYPES[value["dtype"]], tuple(int(number) for number in value["shape"]), begin)
     if end - begin != entry.numel * entry.dtype.itemsize or begin < 0:
         raise ValueError(f"shape {entry.shape} does not fit the bytes {begin}..{end}")
     return entry
@@ -179,8 +200,22 @@ def _open_safetensors(path: Path) -> CheckpointFile:
         handle = safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path.name} cannot be read as safetensors ({error}); {_AGAIN}") from error
+    descriptor = os.open(path, os.O_RDONLY)
+    start = 8 + int.from_bytes(os.pread(descriptor, 8, 0), "little")
+
+    def read_flat(key: str, first: int, stop: int, buffer: Tensor) -> Tensor:
+        entry = entries[key]
+        width = entry.dtype.itemsize
+        wanted = buffer[: (stop - first) * width]
+        at = start + entry.begin + first * width
+        if os.preadv(descriptor, [wanted.numpy().data], at) != len(wanted):
+            raise InputError(f"{path.name} became shorter while it was read; {_AGAIN}")
+        return wanted.view(entry.dtype)
+
     # The map is given back with the last tensor that looks into it.
-    return CheckpointFile(path, entries, metadata, handle.get_tensor, lambda: None)
+    return CheckpointFile(
+        path, entries, metadata, handle.get_tensor, lambda: os.close(descriptor), read_flat=read_flat
+    )
 
 
 def _open_torch_zip(path: Path) -> CheckpointFile:

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from optimizer.blocks import UNET_PREFIX
 from optimizer.checkpoints.architectures import TITLES, Architecture, expected_tensors
-from optimizer.checkpoints.inspection import EMA_PREFIX, find_architecture
-from optimizer.checkpoints.names import VAE_PREFIX
-from optimizer.checkpoints.reading import CheckpointFile, Entry, open_checkpoint
+from optimizer.checkpoints.inspection import find_architecture
+from optimizer.checkpoints.names import EMA_PREFIX, TEXT_PREFIXES, VAE_PREFIX
+from optimizer.checkpoints.opening import open_checkpoint
+from optimizer.checkpoints.reading import CheckpointFile, Entry
 from optimizer.checkpoints.writing import Sealed, write_streamed
 from scoring.errors import InputError
 
-_RENDERED_PREFIXES = (UNET_PREFIX, VAE_PREFIX, "cond_stage_model.", "conditioner.")
+_RENDERED_PREFIXES = (UNET_PREFIX, VAE_PREFIX, *TEXT_PREFIXES)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
-from optimizer.checkpoints import Inspection
+from optimizer.checkpoints import Inspection, size_of
 from service.api.context import Ctx
 from service.api.problems import responses
 from service.api.views import Health, ModelView, worker_view
@@ -20,7 +20,7 @@ router = APIRouter()
 def models(context: Ctx) -> list[ModelView]:
     """The checkpoints of the models folder, by the names that jobs use."""
     catalog = context.catalog
-    return [ModelView(name=name, size=catalog.path(name).stat().st_size) for name in catalog.names()]
+    return [ModelView(name=name, size=size_of(catalog.path(name))) for name in catalog.names()]
 
 
 @router.get("/api/v1/models/{name}", tags=["models"], summary="Inspect a model", responses=responses(422))

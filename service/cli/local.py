@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 def models(config: Config = None, as_json: AsJson = False) -> None:
     """List the models of the models folder."""
+    from optimizer.checkpoints import size_of
     from service.catalog import Catalog
 
     settings = load_settings(config)
     catalog = Catalog(settings.models_dir)
-    found = {name: catalog.path(name).stat().st_size for name in catalog.names()}
+    found = {name: size_of(catalog.path(name)) for name in catalog.names()}
     if as_json:
         print_json([{"name": name, "size": size} for name, size in found.items()])
         return

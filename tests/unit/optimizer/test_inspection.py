@@ -293,7 +293,7 @@ def test_a_truncated_ckpt_is_refused(tmp_path: Path, size: float) -> None:
     ("key", "message"),
     [
         ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "is a LoRA, not a checkpoint"),
-        ("down_blocks.0.resnets.0.conv1.weight", "diffusers folder"),
+        ("down_blocks.0.resnets.0.conv1.weight", "part of a diffusers folder"),
         ("first_stage_model.decoder.conv_in.weight", "no Stable Diffusion checkpoint"),
     ],
 )
@@ -307,7 +307,7 @@ def test_an_inpainting_model_is_refused_by_its_first_convolution(tmp_path: Path)
     path = write_header_only(
         tmp_path / "x.safetensors", "sd1", {"model.diffusion_model.input_blocks.0.0.weight": (320, 9, 3, 3)}
     )
-    with pytest.raises(InputError, match=r"320x9x3x3 where 320x4x3x3 is needed \(an inpainting"):
+    with pytest.raises(InputError, match=r"an inpainting model .*320x9x3x3 where 320x4x3x3 is needed"):
         inspect_checkpoint(path, statistics=False)
 
 
