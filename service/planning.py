@@ -26,6 +26,7 @@ from scoring.errors import InputError
 from scoring.probes import Reading, joined
 from scoring.reward import TALLIES, TALLIES_OF_ANY_SIGN
 from scoring.scorers.base import ScorerSpec
+from scoring.scorers.cards import check_optimised, is_guard
 from scoring.scorers.registry import scorer_names
 from service.catalog import Catalog, digest
 from service.db.records import NewJob, NewNode
@@ -38,6 +39,8 @@ from service.settings import Settings, describe
 
 AVERAGE_NAME = "average"
 REFERENCE_NAME = "reference"
+GUARDS_BY_DEFAULT = ("sharpness", "colourfulness")
+"""Watched where a job does not say what is: blur, noise and glare are what most scorers fall for."""
 _NAME = re.compile(r"[\w\[(][\w .+()\[\]-]{0,119}", re.ASCII)
 
 
@@ -178,6 +181,9 @@ class Plans:
         self._request = request
         self._source = ProbeSource(request.name, settings, architecture)
         self._scorers = checked_scorers(request.scorers, settings, local=local)
+        for spec in self._scorers:
+            check_optimised(spec.scorer)
+        self._watch = _watched(request, settings, local=local)
         self.normalise = request.normalise and len(self._scorers) > 1
         self._probes = self._source.read(request.probes, "probes")
         self._heldout = self._read(request.heldout, "heldout", Reading(()))
@@ -209,6 +215,8 @@ class Plans:
             heldout=list(heldout.probes),
             scorers=self._scorers,
             normalise=self.normalise,
+            watch=self._watch,
+            guards=[spec.scorer for spec in self._watch if is_guard(spec.scorer)],
             tally=own.tally or self._request.tally,
             search=_search(self._request.search, own.search, where),
             prediction_type=self._request.prediction_type,
@@ -263,8 +271,25 @@ def _check_output_is_new(output: str, settings: Settings) -> None:
         raise InputError(f"output: {path} exists already; give another output name or move that file away")
 
 
-def checked_scorers(specs: Sequence[ScorerSpec], settings: Settings, *, local: bool) -> list[ScorerSpec]:
-    """The scorers with the paths of their weights. local: see `validate_job`.
+def _watched(request: JobRequest, settings: Settings, *, local: bool) -> list[ScorerSpec]:
+    """Who watches, with the paths of their weights. Raises InputError."""
+    if request.watch is None:
+        known = scorer_names()
+        return [ScorerSpec(scorer=name) for name in GUARDS_BY_DEFAULT if name in known]
+    counting = {spec.scorer for spec in request.scorers}
+    for spec in request.watch:
+        if spec.scorer in counting:
+            raise InputError(
+                f"watch: {spec.scorer!r} is among `scorers` too; who is optimised is no second opinion: "
+                "leave it out of one of them"
+            )
+    return checked_scorers(request.watch, settings, local=local, field="watch")
+
+
+def checked_scorers(
+    specs: Sequence[ScorerSpec], settings: Settings, *, local: bool, field: str = "scorers"
+) -> list[ScorerSpec]:
+    """The scorers with the paths of their weights. local: see `validate_job`. field: where they stand.
 
     Raises InputError for one that is unknown, named twice, or whose weights are not there.
     """
@@ -272,18 +297,18 @@ def checked_scorers(specs: Sequence[ScorerSpec], settings: Settings, *, local: b
     seen: set[str] = set()
     for spec in specs:
         if spec.scorer not in known:
-            raise InputError(f"scorers: unknown scorer {spec.scorer!r}; known: {', '.join(known)}")
+            raise InputError(f"{field}: unknown scorer {spec.scorer!r}; known: {', '.join(known)}")
         if spec.scorer in seen:
-            raise InputError(f"scorers: {spec.scorer!r} is named twice; name each scorer once")
+            raise InputError(f"{field}: {spec.scorer!r} is named twice; name each scorer once")
         seen.add(spec.scorer)
-    return [_with_model(spec, settings, local) for spec in specs]
+    return [_with_model(spec, settings, local, field) for spec in specs]
 
 
-def _with_model(spec: ScorerSpec, settings: Settings, local: bool) -> ScorerSpec:
+def _with_model(spec: ScorerSpec, settings: Settings, local: bool, where: str) -> ScorerSpec:
     if spec.model is None:
         return spec
     given = Path(spec.model).expanduser()
-    field = f"scorers: model of {spec.scorer!r}"
+    field = f"{where}: model of {spec.scorer!r}"
     path = given if local and given.is_absolute() else inside(spec.model, settings.scorers_dir, field)
     if not path.exists():
         raise InputError(f"{field}: {path} does not exist; put the weights there or correct the name")
