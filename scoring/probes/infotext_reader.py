@@ -69,6 +69,8 @@ def read_infotext(text: str, source: str = "infotext") -> Reading:
         "freeu": _freeu(settings, steps),
     }
     others = understood(settings.rest(), source)
+    if "Model hash" in others.provenance and "Version" not in others.provenance:
+        settings.notes.append("ends without A1111's Version: if it was cut, settings are missing")
     return Reading(
         probes=(checked_probe(fields, source),),
         notes=tuple(Note(source, text) for text in (*settings.notes, *others.notes)),
