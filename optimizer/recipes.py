@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from optimizer.blocks import RECIPE_ORDER, BlockWeights
 from optimizer.checkpoints.writing import modelspec
+from scoring.errors import InputError
 
 
 class Parent(BaseModel):
@@ -70,6 +71,9 @@ class AverageRecipe(BaseModel):
     dtype: str = "float16"
 
 
+AnyRecipe = TypeVar("AnyRecipe", Recipe, AverageRecipe)
+
+
 def average_metadata(recipe: AverageRecipe) -> dict[str, str]:
     """The safetensors metadata of a uniform merge; every value is a string."""
     return {
@@ -79,9 +83,34 @@ def average_metadata(recipe: AverageRecipe) -> dict[str, str]:
 
 
 def read_recipe(metadata: Mapping[str, str]) -> Recipe | None:
-    """Our own recipe from a file's metadata; None when the file is not one of ours."""
-    text = metadata.get("autombw_recipe")
-    return Recipe.model_validate_json(text) if text else None
+    """Our own recipe from a file's metadata; None when the file is no merge of ours.
+
+    Raises InputError when it is damaged.
+    """
+    return _read(Recipe, metadata, "autombw_recipe")
+
+
+def read_average(metadata: Mapping[str, str]) -> AverageRecipe | None:
+    """The recipe of a uniform merge from a file's metadata; None when the file is none of ours.
+
+    Raises InputError when it is damaged.
+    """
+    return _read(AverageRecipe, metadata, "autombw_average")
+
+
+def _read(kind: type[AnyRecipe], metadata: Mapping[str, str], key: str) -> AnyRecipe | None:
+    text = metadata.get(key)
+    if not text:
+        return None
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{key} is damaged or of a newer version ({f'{where}: ' if where else ''}{first['msg']}); "
+            "take the file as it was written"
+        ) from error
 
 
 def _shared_metadata(recipe: Recipe | AverageRecipe, parents: Sequence[Parent]) -> dict[str, str]:

@@ -90,7 +90,7 @@ def history_csv(trials: Sequence[tuple[BlockWeights, float]], seconds: float, to
         if missing or len(weights) != len(NAT_ORDER):
             raise InputError(
                 f"a history of auto-MBW-rt has a weight for each of the 27 blocks of SD1 and SD2, and these "
-                f"trials have {len(weights)} (without {', '.join(missing) or 'any missing'}); write csv or json"
+                f"trials have {len(weights)} (without {', '.join(missing) or 'none'}); write csv or json"
             )
         writer.writerow([*(weights[block] for block in NAT_ORDER), score, seconds, total_seconds])
     return out.getvalue()
@@ -108,7 +108,7 @@ def _check_header(path: Path, line: int, cells: Sequence[str]) -> None:
         )
     if weights != len(NAT_ORDER):
         raise InputError(
-            f"{path}, line {line}: the header names {weights} block weights (0..{weights - 1}), and a history "
+            f"{path}, line {line}: the header names {weights} block weights (0..{weights - 1}), a history "
             f"has {len(NAT_ORDER)} (0..26): which block the others are can't be told; give the original file"
         )
     raise InputError(

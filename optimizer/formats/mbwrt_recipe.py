@@ -184,7 +184,7 @@ def _weights_line(path: Path, lines: list[tuple[int, str]]) -> tuple[float, ...]
     numeric = [(number, line.split(",")) for number, line in lines if _WEIGHTS_LINE.match(line)]
     if not numeric:
         raise InputError(
-            f"{path}: has no weights line (27 numbers with commas); give the recipe.txt that auto-MBW-rt wrote"
+            f"{path}: has no weights line (27 numbers with commas); give the file that auto-MBW-rt wrote"
         )
     if len(numeric) > 1:
         raise InputError(f"{path}, line {numeric[1][0]}: a second weights line; split the recipes into files")

@@ -39,7 +39,7 @@ def recipe_text(
     order: Sequence[str] = RECIPE,
     log: BlockWeights | None = None,
     score: float = 0.5625,
-    head: str = "modelA=E:\\webui\\models\\one.safetensors\nmodelB=/srv/models/two.safetensors\nmodelO=three\n",
+    head: str = "modelA=E:\\webui\\one.safetensors\nmodelB=/srv/models/two.safetensors\nmodelO=three\n",
 ) -> str:
     """A recipe.txt, with a log after it where `log` is given."""
     text = f"{head}position_id_fix=Keep Original\noutput_mode=Max Precision\n"

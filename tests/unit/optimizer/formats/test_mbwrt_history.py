@@ -61,7 +61,7 @@ def with_columns(count: int) -> str:
     [
         (
             with_columns(26),
-            r"h\.csv, line 1: the header names 26 block weights \(0\.\.25\), and a history has 27",
+            r"h\.csv, line 1: the header names 26 block weights \(0\.\.25\), a history has 27",
         ),
         (with_columns(28), r"h\.csv, line 1: the header names 28 block weights"),
         (changed(3, 5, "nan"), r"h\.csv, line 3: column 5 \(IN05\) is nan; only finite numbers"),

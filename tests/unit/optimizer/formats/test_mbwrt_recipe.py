@@ -69,7 +69,7 @@ def test_without_a_log_the_history_proves_it(tmp_path: Path) -> None:
 
 def test_an_order_that_nothing_shows_is_not_guessed(tmp_path: Path) -> None:
     recipe = read_mbwrt_recipe(write(tmp_path / "r.txt", recipe_text(BEST)))
-    with pytest.raises(InputError, match="nothing shows the order of its weights line.*give the history"):
+    with pytest.raises(InputError, match=r"nothing shows the order of its weights line.*give the history"):
         prove(recipe)
     assert prove(recipe, order="recipe").weights == BEST
     assert prove(recipe, order="runtime").weights == {
