@@ -79,6 +79,11 @@ def remedy(spec: ScorerSpec, scorers_dir: Path) -> str:
 
 def hub_snapshot(model_id: str) -> Path | None:
     """The folder of a model in the hub cache of this machine, or none. Asks no network."""
+    from huggingface_hub import constants
+
+    # Most models are not there, and to find that out takes no slow import.
+    if not (Path(constants.HF_HUB_CACHE) / f"models--{model_id.replace('/', '--')}").is_dir():
+        return None
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
