@@ -7,7 +7,7 @@ import sys
 import typer
 
 from scoring.errors import InputError
-from service.cli import afterwards, backup, bracket, control, local, remote, scorers, serve
+from service.cli import afterwards, backup, bracket, control, local, probes, remote, scorers, serve
 from service.errors import Conflict, NotFound
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(scorers.app, name="scorers")
+app.add_typer(probes.app, name="probes")
 
 
 def main() -> None:
