@@ -76,7 +76,7 @@ def _download(hub: str, *files: str) -> str:
     return " ".join(["hf download", hub, *files, "--local-dir {folder}"])
 
 
-_OURS = (
+_CARDS = (
     ScorerCard(
         name="clip",
         what="CLIP score: how well the image shows its prompt, by any open_clip model",
@@ -290,20 +290,19 @@ _OURS = (
 )
 
 
-def all_cards() -> dict[str, ScorerCard]:
-    """The cards of all installed packages by the scorers' names.
-
-    Raises InputError for an entry point that can't be loaded or is no card of that name.
-    """
-    cards = {card.name: card for card in _OURS}
-    for entry in entry_points(group=CARD_GROUP):
-        cards[entry.name] = _loaded(entry)
-    return cards
+OUR_CARDS = {card.name: card for card in _CARDS}
+"""The cards of the scorers that come with autombw, by name."""
 
 
 def card_of(name: str) -> ScorerCard | None:
-    """The card of a scorer, or none where its package gives none."""
-    return all_cards().get(name)
+    """The card of a scorer, or none where its package gives none.
+
+    Raises InputError for an entry point that can't be loaded or is no card of that name.
+    """
+    if name in OUR_CARDS:
+        return OUR_CARDS[name]
+    entry = next(iter(entry_points(group=CARD_GROUP, name=name)), None)
+    return None if entry is None else _loaded(entry)
 
 
 def is_guard(name: str) -> bool:

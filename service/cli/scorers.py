@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from scoring.scorers.cards import ScorerCard, all_cards
+from scoring.scorers.cards import ScorerCard, card_of
 from scoring.scorers.registry import check_scorer, scorer_names
 from scoring.scorers.weights import commands, where
 from service.cli.output import AsJson, console, print_json
@@ -73,7 +73,7 @@ def show(
 
 def _described(name: str, folder: Path) -> dict[str, Any]:
     """All that is known of a scorer, as JSON data. there: unknown (none) without a card."""
-    card = all_cards().get(name)
+    card = card_of(name)
     if card is None:
         unknown = asdict(ScorerCard(name, "no card: its package says nothing of it", "unknown", "unknown"))
         return {
