@@ -206,8 +206,8 @@ _CARDS = (
         files=(*_TRANSFORMERS, ("tokenizer.json", "vocab.json")),
         hub="yuvalkirstain/PickScore_v1",
         commands=(
-            'hf download yuvalkirstain/PickScore_v1 --include "*.json" "*.txt" "*.safetensors" '
-            "--local-dir {folder}",
+            'hf download yuvalkirstain/PickScore_v1 --include "*.json" --include "*.txt" '
+            '--include "*.safetensors" --local-dir {folder}',
         ),
         prompts=True,
     ),
