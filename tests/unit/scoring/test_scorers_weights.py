@@ -77,7 +77,7 @@ def test_a_head_is_named_itself_or_by_its_folder(scorers: Path) -> None:
     put(clip, "ava+logos-l14-linearMSE.pth", "own.pth")
     assert found(scorers, "laion-v2", model="l14") == str(clip)
     assert found(scorers, "laion-v2", model="l14/own.pth") == str(clip / "own.pth")
-    with pytest.raises(InputError, match=r"sa_0_4_vit_l_14_linear.pth not in it"):
+    with pytest.raises(InputError, match=r"l14 lacks sa_0_4_vit_l_14_linear.pth; get them with"):
         found(scorers, "laion-v1", model="l14")
 
 
@@ -96,7 +96,7 @@ def test_a_hub_id_that_is_not_cached_gives_the_command(scorers: Path, hub: Path)
         found(scorers, "cafe-waifu", model="cafeai/cafe_waifu")
     cached(hub, "cafeai/cafe_waifu", "config.json")
     with pytest.raises(
-        InputError, match=r"preprocessor_config.json, model.safetensors not in it; .*hf download"
+        InputError, match=r"abc123 lacks preprocessor_config.json, model.safetensors; .*hf download"
     ):
         found(scorers, "cafe-waifu", model="cafeai/cafe_waifu")
 
@@ -106,7 +106,7 @@ def test_missing_weights_give_the_commands_that_get_them(scorers: Path) -> None:
     with pytest.raises(InputError) as caught:
         found(scorers, "image-reward")
     for part in (
-        f"scorer 'image-reward': {place}: does not exist",
+        f"scorers: model of 'image-reward': {place} does not exist; get them with `hf",
         f"hf download THUDM/ImageReward ImageReward.pt med_config.json --local-dir {place}",
         f"hf download google-bert/bert-base-uncased vocab.txt --local-dir {place}",
         "or give 'model'",
@@ -141,8 +141,8 @@ def test_a_file_is_no_folder(scorers: Path) -> None:
 
 
 def test_options_are_checked_too(scorers: Path) -> None:
-    with pytest.raises(InputError, match="unknown scorer 'x'"):
-        found(scorers, "x")
+    with pytest.raises(InputError, match="watch: unknown scorer 'x'; known scorers: aes"):
+        located(ScorerSpec(scorer="x"), scorers, field="watch")
     with pytest.raises(InputError, match="needs `label`"):
         found(scorers, "image-classifier")
     with pytest.raises(InputError, match="'laion-v1' has no sigmoid form"):
