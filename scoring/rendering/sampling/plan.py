@@ -76,7 +76,7 @@ class Pass:
     def noise(
         self, draw: Callable[[], Tensor], seeds: Sequence[int], seeded: Sequence[Seeded], like: Tensor
     ) -> NoiseSource:
-        """The noise for `sample`: that of `draw`, or of one Brownian motion per image for DPM++ SDE and its kin.
+        """The noise for `sample`: that of `draw`, or one Brownian motion per image for DPM++ SDE and kin.
 
         The arguments are those of `BrownianNoise`.
         """
@@ -108,7 +108,7 @@ class Sampling:
     def first_pass(self, levels: NoiseLevels, steps: int) -> Pass:
         """The pass from noise to an image in `steps` steps (>= 1), for a model with these levels.
 
-        Raises InputError for DDIM and PLMS with fewer than 2 steps, of which A1111 returns the noise.
+        Raises InputError for DDIM and PLMS (A1111 returns the noise) and DPM fast with fewer than 2 steps.
         """
         if self.sampler.kind == "timesteps":
             times = _timesteps(levels, steps)
@@ -121,7 +121,7 @@ class Sampling:
         else:
             levels = _levels_for(self.sampler, levels)
             sigmas = self._sigmas(levels, steps)
-        return Pass(self.sampler, sigmas, levels, float(sigmas[0]), self.eta)
+        return self._pass(levels, sigmas)
 
     def second_pass(self, levels: NoiseLevels, steps: int, denoising_strength: float) -> Pass:
         """The pass that makes the share `denoising_strength` (0..1) of an image anew in `steps` steps (>= 1).
@@ -130,7 +130,7 @@ class Sampling:
         (sd_samplers_common.py, setup_img2img_steps); of DDIM, PLMS and UniPC, which begin below the level
         of the noise, two fewer are (sd_samplers_timesteps.py, sample_img2img). At strength 0 nothing
         is done.
-        Raises InputError where so few steps leave none to those.
+        Raises InputError where so few steps leave none to those, and for DPM fast with fewer than 2.
         """
         if denoising_strength <= 0:
             return Pass(self.sampler, torch.zeros(1, dtype=torch.float64), levels, 0.0, self.eta)
@@ -138,7 +138,13 @@ class Sampling:
         if self.sampler.kind == "timesteps":
             return self._second_of_timesteps(levels, steps, total)
         levels = _levels_for(self.sampler, levels)
-        sigmas = self._sigmas(levels, total)[total - steps :]
+        return self._pass(levels, self._sigmas(levels, total)[total - steps :])
+
+    def _pass(self, levels: NoiseLevels, sigmas: Tensor) -> Pass:
+        if self.sampler.name == "DPM fast" and int((sigmas > 0).sum()) < 2:
+            raise InputError(
+                "sampler 'DPM fast' runs from one level above 0 to another; take 2 steps or more"
+            )
         return Pass(self.sampler, sigmas, levels, float(sigmas[0]), self.eta)
 
     def _second_of_timesteps(self, levels: NoiseLevels, steps: int, total: int) -> Pass:
