@@ -35,7 +35,7 @@ def at(time: float) -> float:
     """Log-linear between training steps."""
     below = min(math.floor(time), 998)
     share = time - below
-    return TRAINED[below] ** (1 - share) * TRAINED[below + 1] ** share
+    return float(TRAINED[below] ** (1 - share) * TRAINED[below + 1] ** share)
 
 
 def test_training_levels_are_those_of_stable_diffusion() -> None:
@@ -90,7 +90,7 @@ def beta_quantile(share: float) -> float:
     def mass(x: float) -> float:
         # u = t**0.6 takes the pole at 0 away.
         below = min(x, 0.5) ** 0.6
-        return integrate.quad(lambda u: (1 - u ** (1 / 0.6)) ** -0.4 / 0.6, 0, below)[0]
+        return float(integrate.quad(lambda u: (1 - u ** (1 / 0.6)) ** -0.4 / 0.6, 0, below)[0])
 
     whole = 2 * mass(0.5)
     if share > 0.5:
