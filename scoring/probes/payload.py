@@ -130,7 +130,7 @@ def _refuse(payload: Mapping[str, Any], source: str) -> None:
     wanted = [f"{key}={shown(payload[key])}" for key in payload if not _is_off(key, payload[key])]
     if wanted:
         raise InputError(f"{source}: can't be done: {', '.join(wanted)}; switch it off")
-    if "prompt" not in payload:
+    if payload.get("prompt") is None:
         raise InputError(f"{source}: the A1111 payload lacks key 'prompt'; add it")
 
 
