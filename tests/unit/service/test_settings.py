@@ -56,3 +56,12 @@ def test_a_bad_file_is_named_with_what_is_wrong(text: str, complaint: str, tmp_p
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.toml does not exist"):
         load_settings(tmp_path / "none.toml")
+
+
+def test_batches_are_larger_on_cuda_unless_told(tmp_path: Path) -> None:
+    found = [
+        load_settings(data_dir=tmp_path, device=device, max_batch=given).resolved_max_batch()
+        for given in (0, 48)
+        for device in ("cpu", "mps", "cuda:1")
+    ]
+    assert found == [16, 16, 64, 48, 48, 48]
