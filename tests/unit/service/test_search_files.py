@@ -1,4 +1,4 @@
-"""A history that a job file names becomes the imported trials of its search."""
+"""What the search of a job file names, histories and presets, is sent as numbers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from optimizer.blocks import BLOCKS, SDXL_BLOCKS
 from optimizer.search import SearchSettings
 from scoring.errors import InputError
 from service.jobfile import read_job_file
@@ -57,3 +58,37 @@ def test_a_history_that_is_imported_twice_is_refused(tmp_path: Path) -> None:
     file.write_text("leaves: [a, b]\nsearch: {history: [h.csv, h.csv]}\n")
     with pytest.raises(ValidationError, match="trials 0 and 2 have the same weights; import each history"):
         SearchSettings.model_validate(read_job_file(file)["search"])
+
+
+QUARTERS = ",".join(["0.25"] * 25)
+
+
+def test_presets_of_a_file_become_weights_by_block(tmp_path: Path) -> None:
+    write(tmp_path / "mine.tsv", f"MINE\t{QUARTERS}\nXL\t{','.join(['0.5'] * 20)}\n")
+    file = tmp_path / "job.yaml"
+    file.write_text("leaves: [a, b]\nsearch: {presets: mine.tsv, start: [MINE, GRAD_V, {M00: 0.5}, XL]}\n")
+    assert read_job_file(file)["search"] == {
+        "start": [
+            dict.fromkeys(BLOCKS, 0.25),
+            "GRAD_V",
+            {"M00": 0.5},
+            dict.fromkeys(SDXL_BLOCKS, 0.5),
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ("{presets: mine.tsv, start: [YOURS]}", r"there is no preset 'YOURS' in mine\.tsv; it has BOTH"),
+        ("{presets: mine.tsv, start: [BOTH]}", r"mine\.tsv has 'BOTH' for SD1 and SD2 and for SDXL"),
+        ("{presets: [1], start: [BOTH]}", r"search\.presets: \[1\] is no file's name"),
+        ("{presets: none.tsv}", r"none\.tsv: no such file"),
+    ],
+)
+def test_wrong_presets_are_said_before_anything_is_sent(search: str, message: str, tmp_path: Path) -> None:
+    write(tmp_path / "mine.tsv", f"BOTH\t{QUARTERS}\nBOTH\t{','.join(['0.5'] * 20)}\n")
+    file = tmp_path / "job.yaml"
+    file.write_text(f"leaves: [a, b]\nsearch: {search}\n")
+    with pytest.raises(InputError, match=message):
+        read_job_file(file)
