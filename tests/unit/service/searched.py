@@ -12,7 +12,7 @@ from PIL import Image
 
 from optimizer.search import BASELINES
 from scoring.probes import Probe
-from scoring.reward import combine, tally
+from scoring.reward import image_scores, tally
 from scoring.scorers.base import ScorerSpec
 from service.db.records import Lease, NewCheckpoint, NewNode, NewRender, NodeRecord
 from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind
@@ -108,7 +108,7 @@ def run_trial(
     )
     renders = [NewRender(i, sha256, 0.25, judged[i]) for i, sha256 in enumerate(hashes)]
     store.add_renders(lease, trial.id, renders)
-    score = tally(given.tally, [combine(each, given.scorers) for each in judged])
+    score = tally(given.tally, image_scores(judged, given.scorers))
     store.finish_trial(lease, trial.id, score, 1.5, {"merge": 0.1, "render": 1.2, "score": 0.2})
     return trial.id
 

@@ -79,6 +79,23 @@ def test_jobs_and_nodes_of_version_0_1_0_are_read(upgraded: Store, rows: Rows) -
         assert_same(upgraded.node(node_id), row, *names)
 
 
+def test_several_scorers_of_an_older_job_stay_raw(engine: Engine, rows: Rows) -> None:
+    one, two = rows["jobs"]
+    several = [{"scorer": "clip"}, {"scorer": "laion-v2"}]
+    jobs = [one, {**two, "request": {**two["request"], "scorers": several}}]
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        for table, written in (("jobs", jobs), ("nodes", rows["nodes"])):
+            for row in written:
+                insert(connection, table, row)
+    store = Store(engine.url.render_as_string(hide_password=False))
+    asked = [parse_request(store.job(row["id"]).request, "the stored request") for row in rows["jobs"]]
+    assert [(request.normalise, request.watch) for request in asked] == [(True, None), (False, None)]
+    # As a file of today is read, so that `autombw run` finds the job that it began.
+    assert store.job(one["id"]).request["normalise"] is True
+    store.close()
+
+
 def test_trials_and_renders_of_version_0_1_0_are_read(upgraded: Store, rows: Rows) -> None:
     for trial_id, row in enumerate(rows["trials"], start=1):
         names = ("node_id", "kind", "state", "weights", "score", "reason", "seconds", "timings")

@@ -28,7 +28,7 @@ from service.report.confidence import paired_gain
 from service.report.contents import contents_of
 from service.report.page import report_html
 from service.report.pictures import LONGEST, Pictures, thumbnail
-from service.report.plot import SHAPES_AT_MOST, Search, scores_plot
+from service.report.plot import FAILED, SHAPES_AT_MOST, Search, scores_plot
 from service.report.tree import Drawing, draw
 from service.settings import Settings
 from tests.unit.service.searched import (
@@ -302,6 +302,19 @@ class TestPlot:
         assert "$x_1$ &lt;b&gt;" in svg
         assert "currentColor" in svg
         assert "<script" not in svg
+
+    def test_who_watches_has_an_axis_of_its_own_and_warned_trials_a_ring_in_all(self) -> None:
+        scores = [0.5, 0.4, 0.45, 0.6]
+        plain = scores_plot([Search("01b", scores)])
+        means = {"sharpness": [9.0, None, 7.0, 3.0], "second $opinion$": [1.0, 2.0, 3.0, 4.0]}
+        watched = scores_plot([Search("01b", scores, means, [3])])
+        assert plain is not None
+        assert watched is not None
+        assert FAILED not in plain
+        assert watched.count("sharpness") == 1
+        assert "second $opinion$" in watched
+        rings = re.findall(rf"stroke: {FAILED}", watched)
+        assert len(rings) >= 3, "in the score's axis and in both others"
 
     def test_without_a_score_there_is_none(self) -> None:
         assert scores_plot([]) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 
 from scoring.errors import InputError
 from scoring.reward import TALLIES, combine, tally
+from scoring.scorers.base import ScorerSpec
 from service.afterwards.retally import RetallyRequest, retally
-from service.db.records import Lease, NewRender
-from service.db.states import TrialKind
+from service.db.records import Lease, NewNode, NewRender
+from service.db.states import NodeKind, TrialKind
 from service.db.store import Store
 from service.errors import NotFound
 from service.settings import Settings
-from tests.unit.service.searched import SCORERS, queue, run_trial, search_all, settings_in
+from tests.contract.store_contract import new_job
+from tests.unit.service.searched import SCORERS, plan, queue, run_trial, search_all, settings_in
 
 
 @pytest.fixture
@@ -54,6 +57,48 @@ def test_the_jobs_own_tally_and_weights_give_the_stored_scores_to_the_bit(
     assert (found.counted, found.not_counted) == (6, [])
     assert found.rank_correlation == pytest.approx(1.0)
     assert found.best_before == found.best_after
+
+
+def test_a_normalised_job_is_judged_anew_by_its_reference(store: Store, settings: Settings) -> None:
+    given = new_job("normal", ("left", "right"))
+    reference = NewNode("reference", NodeKind.REFERENCE, 0, "left", None, "normal-reference", {})
+    nodes = [replace(node, plan=plan(normalise=True)) for node in (*given.nodes, reference)]
+    job_id = store.create_job(replace(given, nodes=nodes)).id
+    with pytest.raises(InputError, match=r"the reference, .* is not done yet"):
+        retally(store, job_id, RetallyRequest())
+    lease = store.lease_node("host:1:w", 30, job_id=job_id)
+    assert lease is not None
+    # clip: mean 0.3, deviation 0.1; laion: mean 6, deviation 2.
+    raw = [{"clip": 0.2, "laion-v2": 4.0}, {"clip": 0.3, "laion-v2": 8.0}, {"clip": 0.4, "laion-v2": 6.0}]
+    run_trial(store, settings, lease, TrialKind.SEARCH, 0, scores=raw)
+    store.finish_node(lease, 0.0, None)
+    lease = store.lease_node("host:1:w", 30, job_id=job_id)
+    assert lease is not None
+    for number, (clip, laion) in enumerate([(0.5, 6.0), (0.3, 9.0)]):
+        scores = [{"clip": clip, "laion-v2": laion}] * 3
+        run_trial(store, settings, lease, TrialKind.SEARCH, number, scores=scores)
+    (found,) = retally(store, job_id, RetallyRequest()).nodes
+    # Trial 0: clip is 2 deviations up, weighed 1 of 1.5; trial 1: laion 1.5, weighed 0.5 of 1.5.
+    assert [(t.number, t.after) for t in found.best] == [(0, pytest.approx(4 / 3)), (1, pytest.approx(0.5))]
+    (heavy,) = retally(store, job_id, RetallyRequest(weights={"laion-v2": 3.0})).nodes
+    assert [(t.number, t.after) for t in heavy.best] == [
+        (1, pytest.approx(1.5 * 3 / 4)),
+        (0, pytest.approx(2 / 4)),
+    ]
+    (alone,) = retally(store, job_id, RetallyRequest(weights={"laion-v2": 0})).nodes
+    assert [t.after for t in alone.best] == pytest.approx([0.5, 0.3]), "a single scorer counts raw"
+
+
+def test_an_added_scorer_of_which_less_is_better_counts_so(store: Store, settings: Settings) -> None:
+    lease = searching(store, scorers=[{"scorer": "clip"}])
+    for number, noise in enumerate((0.1, 0.7)):
+        run_trial(
+            store, settings, lease, TrialKind.SEARCH, number, scores=[{"clip": 0.5, "noise": noise}] * 3
+        )
+    store.begin_rescore(lease.node_id, ScorerSpec(scorer="noise", reverse=True))
+    (found,) = retally(store, lease.job_id, RetallyRequest(weights={"noise": 1.0})).nodes
+    assert [t.number for t in found.best] == [0, 1]
+    assert [t.after for t in found.best] == pytest.approx([(0.5 - 0.1) / 2, (0.5 - 0.7) / 2])
 
 
 def test_another_tally_finds_another_best(store: Store, settings: Settings) -> None:
