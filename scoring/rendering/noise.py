@@ -10,6 +10,7 @@ generators of its own, so that they do not depend on its neighbours.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -59,6 +60,24 @@ class SeededNoise:
     def next(self) -> Tensor:
         """The noise (N, *shape) that a sampler adds in its next step."""
         return self._stack([draw() for draw in self._draws])
+
+    def brownian(self, lowest: float, highest: float) -> Callable[[float, float], Tensor]:
+        """(a noise level, a lower one) -> noise (N, *shape) of a Brownian motion between them, of unit variance.
+
+        As k-diffusion's `BrownianTreeNoiseSampler` over the levels `lowest` to `highest`, with a tree for
+        every seed as in A1111, which leaves ENSD and variations out here. Of torch's CPU generator whatever
+        `rng` is: A1111 draws these on its device.
+        """
+        from torchsde import BrownianTree  # here, because it takes a second
+
+        start = torch.zeros(self._shape)
+        trees = [BrownianTree(lowest, start, highest, entropy=probe.seed) for probe in self._probes]
+
+        def between(level: float, lower: float) -> Tensor:
+            steps = [-tree(lower, level) / math.sqrt(level - lower) for tree in trees]
+            return self._stack(steps)
+
+        return between
 
     def _begin(self, probe: Probe, draw: Draw) -> Tensor:
         noise = draw()
