@@ -21,9 +21,16 @@ from scoring.probes import DynamicThresholding, FreeU, FreeUStage, Hires, Probe
 from scoring.rendering.images import to_pil
 from scoring.rendering.renderer import Renderer
 
-PROMPTS = ("fox, noto style", "pizza, twemoji style", "octopus, 3d style", "sailboat, flat style")
+PROMPTS = (
+    "tiger face, noto style",
+    "strawberry, twemoji style",
+    "grinning face, flat style",
+    "ghost, 3d style",
+    "red heart, noto style",
+    "sailboat, flat style",
+)
 BASE: dict[str, Any] = {
-    "seed": 3,
+    "seed": 1,
     "sampler": "Euler",
     "steps": 16,
     "cfg_scale": 4.0,
@@ -40,9 +47,9 @@ STAGES = (
 )
 ROWS: Mapping[str, Mapping[str, Any]] = {
     "all off": {},
-    "hires fix x2, 0.6": {"hires": Hires(scale=2, denoising_strength=0.6)},
+    "hires fix x1.5, 0.4": {"hires": Hires(scale=1.5, denoising_strength=0.4)},
     "hires, nearest-exact": {
-        "hires": Hires(scale=2, denoising_strength=0.6, upscaler="Latent (nearest-exact)")
+        "hires": Hires(scale=1.5, denoising_strength=0.4, upscaler="Latent (nearest-exact)")
     },
     "FreeU v1": {"freeu": FreeU(stages=STAGES, version=1)},
     "FreeU v2": {"freeu": FreeU(stages=STAGES, version=2)},
@@ -79,7 +86,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         (base,) = assemble(Path(folder), ["base"])
-        grid(draw(base), PROMPTS, cell=96).save(args.out, optimize=True)
+        grid(draw(base), PROMPTS, cell=72).save(args.out, optimize=True)
     print(args.out)
 
 

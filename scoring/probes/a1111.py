@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from scoring.errors import InputError
 from scoring.probes.checked import shown
 from scoring.probes.probe import Schedule
-from scoring.rendering.samplers import SAMPLERS
+from scoring.rendering.sampling import SAMPLERS
 
 NO_RNG = "names no RNG: A1111's default, GPU, which is NV here"
 TUNED_MODES = {"Power Up", "Power Down", "Linear Repeating", "Cosine Repeating", "Sawtooth"}

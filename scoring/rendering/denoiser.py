@@ -14,7 +14,6 @@ from scoring.probes import DynamicThresholding
 from scoring.rendering.cfg_rescale import rescale_guidance
 from scoring.rendering.components import PredictionType
 from scoring.rendering.conditioning import BatchText, Pull
-from scoring.rendering.sampling import NoiseLevels
 from scoring.rendering.thresholding import dynamic_thresholding
 
 BetweenSteps = Callable[[], None]
@@ -25,9 +24,10 @@ BetweenSteps = Callable[[], None]
 class Guidance:
     """How the answers to the prompts become one, beside the strength that each prompt has.
 
-    rescale: 0..1, as `rescale_guidance` says; as in A1111 it is left out where thresholding is on. of_noise:
-    whether the noise that the UNet predicts is combined, and not the images that it leads to. For a sum of
-    answers that is the same, for thresholding and rescaling it is not; A1111 does so for DDIM, PLMS and UniPC.
+    rescale: 0..1, as `rescale_guidance` says; as in A1111 it is left out where thresholding is on.
+    of_noise: whether the noise that the UNet predicts is combined, and not the images that it leads to. For
+    a sum of answers that is the same, for thresholding and rescaling it is not; A1111 does so for DDIM, PLMS
+    and UniPC.
     """
 
     thresholding: DynamicThresholding | None = None
@@ -38,14 +38,14 @@ class Guidance:
 class Denoiser:
     """What samplers call, once for every evaluation of the UNet; it counts them.
 
-    text: what the UNet attends to. calls: how many evaluations there will be. begin_call: told before each
-    one how many there were. between_steps: see `BetweenSteps`.
+    t_of: noise level -> the time that the UNet is told. text: what it attends to. calls: how many evaluations
+    there will be. begin_call: told before each one how many there were. between_steps: see `BetweenSteps`.
     """
 
     def __init__(
         self,
         unet: Any,
-        levels: NoiseLevels,
+        t_of: Callable[[Tensor], Tensor],
         prediction_type: PredictionType,
         text: BatchText,
         guidance: Guidance,
@@ -54,15 +54,16 @@ class Denoiser:
         begin_call: Callable[[int], None],
         between_steps: BetweenSteps | None = None,
     ) -> None:
-        self._unet, self._levels, self._prediction_type = unet, levels, prediction_type
+        self._unet, self._t_of, self._prediction_type = unet, t_of, prediction_type
         self._text, self._guidance = text, guidance
         self._calls, self._begin_call, self._between_steps = calls, begin_call, between_steps
         self._call = 0
 
-    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+    def __call__(self, x: Tensor, noise_level: Tensor) -> Tensor:
         """Latents x (N, 4, h, w) = image + sigma * noise to the image, as the UNet imagines it."""
         self._begin_call(self._call)
-        images = self._images(x, sigma)
+        sigma = float(noise_level)
+        images = self._images(x, sigma, self._t_of(noise_level).to(x.device, torch.float32))
         pull = self._text.pull
         if pull is None:
             image = images
@@ -76,9 +77,8 @@ class Denoiser:
             self._between_steps()
         return image
 
-    def _images(self, x: Tensor, sigma: float) -> Tensor:
+    def _images(self, x: Tensor, sigma: float, t: Tensor) -> Tensor:
         """What the UNet imagines for each text: the negative prompts' first, then each part's."""
-        t = torch.tensor(self._levels.t_of(sigma), device=x.device)
         scaled = (x / math.sqrt(sigma**2 + 1)).to(self._unet.dtype)
         texts = self._text.at(self._call)
         predicted = torch.cat([self._predicted(scaled, t, rows) for rows in texts]).to(x.dtype)

@@ -10,8 +10,8 @@ generators of its own, so that they do not depend on its neighbours.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scoring.probes import Probe
+from scoring.rendering.sampling.noise_source import BrownianNoise, NoiseSource, StepNoise
 
 Shape = tuple[int, int, int]
 Draw = Callable[[], Tensor]
@@ -61,23 +62,16 @@ class SeededNoise:
         """The noise (N, *shape) that a sampler adds in its next step."""
         return self._stack([draw() for draw in self._draws])
 
-    def brownian(self, lowest: float, highest: float) -> Callable[[float, float], Tensor]:
-        """(a noise level, a lower one) -> noise (N, *shape) of a Brownian motion between them, of unit variance.
+    def source(self, sigmas: Tensor, *, brownian: bool) -> NoiseSource:
+        """The noise that a sampler adds on its way over the noise levels `sigmas`.
 
-        As k-diffusion's `BrownianTreeNoiseSampler` over the levels `lowest` to `highest`, with a tree for
-        every seed as in A1111, which leaves ENSD and variations out here. Of torch's CPU generator whatever
-        `rng` is: A1111 draws these on its device.
+        brownian: whether it is of one Brownian motion an image; those are of the plain seeds, as in A1111.
         """
-        from torchsde import BrownianTree  # here, because it takes a second
-
-        start = torch.zeros(self._shape)
-        trees = [BrownianTree(lowest, start, highest, entropy=probe.seed) for probe in self._probes]
-
-        def between(level: float, lower: float) -> Tensor:
-            steps = [-tree(lower, level) / math.sqrt(level - lower) for tree in trees]
-            return self._stack(steps)
-
-        return between
+        if not brownian or len(sigmas) < 2:
+            return StepNoise(self.next)
+        seeded = [partial(_first_of, probe.rng, shape=self._shape) for probe in self._probes]
+        like = torch.empty(0, device=self._device, dtype=self._dtype)
+        return BrownianNoise(self.next, [probe.seed for probe in self._probes], seeded, sigmas, like)
 
     def _begin(self, probe: Probe, draw: Draw) -> Tensor:
         noise = draw()
@@ -88,6 +82,10 @@ class SeededNoise:
 
     def _stack(self, noise: list[Tensor]) -> Tensor:
         return torch.stack(noise).to(self._device, self._dtype)
+
+
+def _first_of(rng: Literal["CPU", "NV"], seed: int, shape: Shape) -> Tensor:
+    return _generator(rng, seed, shape)()
 
 
 def _generator(rng: Literal["CPU", "NV"], seed: int, shape: Shape) -> Draw:

@@ -27,7 +27,8 @@ from scoring.rendering.images import check_images, first_not_finite
 from scoring.rendering.memory import Kind, Memory, halves
 from scoring.rendering.noise import SeededNoise
 from scoring.rendering.passes import Pass, passes
-from scoring.rendering.sampling import NoiseLevels, plan
+from scoring.rendering.sampling.levels import NoiseLevels
+from scoring.rendering.sampling.plan import plan
 
 log = logging.getLogger(__name__)
 
@@ -61,16 +62,22 @@ class Renderer:
         modules: tuple[Any, ...] = (components.unet, components.vae, components.text_encoder)
         for module in modules:
             module.to(self.device).eval()
-        self._levels = NoiseLevels(components.scheduler_config)
+        self._levels = NoiseLevels.of(components.scheduler_config)
         self._passes: dict[Probe, tuple[Pass, ...]] = {}
         self._text = Conditioner(components, self.device, embeddings)
-        self._memory = Memory(self.device, self._note)
-        self._decoder = Decoder(components, self._memory, self._note)
+        self.memory = Memory(self.device, self._note)
+        self._decoder = Decoder(components, self.memory, self._note)
 
     def encode(self, probes: Sequence[Probe]) -> None:
         """Encodes the texts of `probes` ahead of rendering. Raises InputError as `render` does."""
         self._check(probes)
         self._text.encode(run for probe in probes for run in self._runs(probe))
+
+    def kind(self, probe: Probe) -> Kind:
+        """What the memory to render a probe depends on: its largest size and its rows of the UNet."""
+        runs = self._runs(probe)
+        width, height = (self._factor * side for side in runs[-1].latents)
+        return Kind("render", width, height, max(self._text.form(run).rows for run in runs))
 
     def render(
         self,
@@ -92,7 +99,7 @@ class Renderer:
         """
         self.encode(probes)
         wanted = set(range(len(probes)) if only is None else only)
-        batches = _batches([self._kind(probe) for probe in probes], self.max_batch)
+        batches = _batches([self._common(probe) for probe in probes], self.max_batch)
         return chain.from_iterable(self._batch(probes, batch, wanted, between_steps) for batch in batches)
 
     def _batch(
@@ -107,8 +114,9 @@ class Renderer:
             return
         batch = [probes[i] for i in indices]
         names = [probe_name(i, probes[i]) for i in indices]
-        kind = self._memory_kind(batch[0])
-        images = self._memory.attempt(kind, names, lambda: self._images(batch, names, between_steps))
+        images = self.memory.attempt(
+            self.kind(batch[0]), names, lambda: self._images(batch, names, between_steps)
+        )
         if images is None:
             for half in halves(indices):
                 yield from self._batch(probes, half, wanted, between_steps)
@@ -133,30 +141,31 @@ class Renderer:
     ) -> Tensor:
         """Latents (N, 4, h, w) of images, float32: what a pass makes of noise or of the `first` pass."""
         probe, run = batch[0], runs[0]
-        sampling = plan(run.sampler, run.schedule)
+        sampling = plan(run.sampler, run.schedule, probe.eta)
         shape = (self._unet.config.in_channels, run.latents.height, run.latents.width)
         # Not in 16 bits, as in k-diffusion: the latents of the first steps are large.
         dtype = torch.promote_types(self._unet.dtype, torch.float32)
         noise = SeededNoise(batch, shape, self.device, dtype)
         if first is None or probe.hires is None:
-            sigmas = sampling.sigmas(self._levels, run.steps)
-            x = sampling.begin(noise.first(), sigmas)
+            way = sampling.first_pass(self._levels, run.steps)
+            x = way.begin(noise.first())
         else:
-            sigmas = sampling.second_pass(self._levels, run.steps, probe.hires.denoising_strength)
-            x = enlarge(first, Size(probe.width, probe.height), probe.hires, self._factor)
-            x = x + noise.first() * sigmas[0]
-        with freeu(self._unet, probe.freeu) as begin_call:
+            way = sampling.second_pass(self._levels, run.steps, probe.hires.denoising_strength)
+            larger = enlarge(first, Size(probe.width, probe.height), probe.hires, self._factor)
+            x = way.begin(noise.first(), larger)
+        with freeu(self._unet, probe.freeu, run.steps) as set_done:
             denoiser = Denoiser(
                 self._unet,
-                self._levels,
+                way.t_of,
                 self.components.prediction_type,
                 self._text.batch(runs, self._unet.dtype),
-                Guidance(probe.thresholding, probe.cfg_rescale),
+                Guidance(probe.thresholding, probe.cfg_rescale, of_noise=way.sampler.kind == "timesteps"),
                 calls=run.calls,
-                begin_call=begin_call,
+                # A1111's extension goes on counting in the second pass.
+                begin_call=lambda call: set_done(((run.earlier_calls or 0) + call) / run.steps),
                 between_steps=between_steps,
             )
-            return sampling.run(denoiser, x, sigmas, noise=noise, eta=probe.eta)
+            return way.sample(denoiser, x, noise.source(way.sigmas, brownian=way.sampler.brownian))
 
     def _check_latents(self, latents: Tensor, names: list[str]) -> None:
         broken = first_not_finite(latents, names)
@@ -174,7 +183,7 @@ class Renderer:
             self._passes[probe] = passes(probe, self._factor)
         return self._passes[probe]
 
-    def _kind(self, probe: Probe) -> tuple[object, ...]:
+    def _common(self, probe: Probe) -> tuple[object, ...]:
         """What probes have in common that are rendered together."""
         how = [
             (run.sampler, run.schedule, run.steps, run.latents, self._text.form(run))
@@ -183,11 +192,6 @@ class Renderer:
         hires = probe.hires
         second = hires and (hires.upscaler, hires.denoising_strength, probe.width, probe.height)
         return (*how, second, probe.eta, probe.freeu, probe.thresholding, probe.cfg_rescale)
-
-    def _memory_kind(self, probe: Probe) -> Kind:
-        largest = self._runs(probe)[-1]
-        width, height = (self._factor * side for side in largest.latents)
-        return Kind("render", width, height, max(self._text.form(run).rows for run in self._runs(probe)))
 
     def _note(self, notice: str) -> None:
         log.warning(notice)
@@ -203,6 +207,14 @@ class Renderer:
                 )
             for run in self._runs(probe):
                 self._text.check(run)
+
+    def _check_steps(self, probe: Probe) -> None:
+        first, *second = self._runs(probe)
+        plan(first.sampler, first.schedule).first_pass(self._levels, first.steps)
+        if probe.hires is not None:
+            for run in second:
+                sampling = plan(run.sampler, run.schedule)
+                sampling.second_pass(self._levels, run.steps, probe.hires.denoising_strength)
 
 
 def probe_name(index: int, probe: Probe) -> str:

@@ -12,7 +12,6 @@ from torch import Tensor
 from scoring.rendering.components import Components
 
 _K: Mapping[str, object] = {"timestep_spacing": "linspace"}
-_LDM: Mapping[str, object] = {"timestep_spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
 _KARRAS: Mapping[str, object] = {"use_karras_sigmas": True}
 _DPMPP_2M: Mapping[str, object] = {
     **_K,
@@ -27,17 +26,10 @@ SCHEDULERS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "Heun": ("HeunDiscreteScheduler", _K),
     "LMS": ("LMSDiscreteScheduler", _K),
     "LMS Karras": ("LMSDiscreteScheduler", {**_K, **_KARRAS}),
-    "DPM2": ("KDPM2DiscreteScheduler", _K),
-    "DPM2 a": ("KDPM2AncestralDiscreteScheduler", _K),
-    "DPM++ 2M": ("DPMSolverMultistepScheduler", _DPMPP_2M),
     "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", {**_DPMPP_2M, **_KARRAS}),
-    "UniPC": (
-        "UniPCMultistepScheduler",
-        {**_K, "solver_order": 3, "solver_type": "bh1", "final_sigmas_type": "sigma_min"},
-    ),
-    "DDIM": ("DDIMScheduler", {**_LDM, "clip_sample": False}),
-    "PLMS": ("PNDMScheduler", {**_LDM, "skip_prk_steps": True}),
 }
+EXACT = tuple(name for name in SCHEDULERS if not name.startswith("DPM++"))
+"""Those in which both tell the UNet the same times; diffusers rounds those of DPM++ to training steps."""
 _TRAINING = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
 
 

@@ -50,7 +50,9 @@ def model(name: str) -> Components:
 
 
 def probe(**fields: Any) -> Probe:
-    return Probe(**{"prompt": "a cat", "seed": 1, "steps": 3, "width": 32, "height": 32, **fields})
+    return Probe(
+        **{"sampler": "Euler", "prompt": "a cat", "seed": 1, "steps": 3, "width": 32, "height": 32, **fields}
+    )
 
 
 def states_of(text: str, name: str = "sd1", clip_skip: int = 1, **options: Any) -> Tensor:

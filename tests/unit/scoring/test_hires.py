@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 import tests.unit.scoring.literal as literal
 import tests.unit.scoring.models as models
 from scoring.errors import InputError
-from scoring.probes import Hires, Probe, expand_probes
+from scoring.probes import Hires, Probe, read_probes
 from scoring.rendering.components import Components
 from scoring.rendering.hires import Size, enlarge, enlarged_size, final_latents
 from scoring.rendering.renderer import Renderer
@@ -89,7 +89,7 @@ def test_every_latent_upscaler_is_torchs(name: str) -> None:
 
 def test_an_unknown_upscaler_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"unknown upscaler 'R-ESRGAN 4x\+'; known upscalers: Latent, "):
-        expand_probes({"prompt": "a", "seed": 1, "hires": {"upscaler": "R-ESRGAN 4x+"}}, "job")
+        read_probes({"prompt": "a", "seed": 1, "hires": {"upscaler": "R-ESRGAN 4x+"}}, "job")
 
 
 @pytest.mark.parametrize("name", ["sd1", "sd2"])
