@@ -24,10 +24,19 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import create_trial
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from threadpoolctl import ThreadpoolController
 
 from optimizer.blocks import BlockWeights, uniform
+from optimizer.warm_start import (
+    ImportedTrial,
+    StartPoint,
+    check_imported_once,
+    check_start,
+    rescaled,
+    start_weights,
+    weights_here,
+)
 
 if TYPE_CHECKING:
     from cmaes import CMA
@@ -43,6 +52,8 @@ BASELINES: dict[str, float] = {"a": 0.0, "b": 1.0, "uniform": 0.5}
 MOST_TOLD: dict[SamplerName, int] = {"gp": 300, "tpe": 1000, "random": 0}
 # Of CMA-ES: how many trials are one generation.
 POPULATION = 6
+# WS-CMA-ES looks at the best tenth of what it is told.
+_FEWEST_TO_BEGIN_WITH = 10
 
 # A study per proposal would otherwise announce itself in the log every time.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -67,6 +78,27 @@ class SearchSettings(BaseModel):
         description="Stop after this many trials in a row that did not improve the best score.",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="The same seed gives the same trials.")
+    start: list[StartPoint] = Field(
+        default_factory=list,
+        description="Block weights to try first, after the baselines: names of presets (GRAD_V, …), weights "
+        "by block, or `history`, the best imported trial.",
+    )
+    imported: list[ImportedTrial] = Field(
+        default_factory=list,
+        description="Trials of an earlier search of this pair that inform the sampler. They are not "
+        "rendered, count for no budget and never win. In a job file: `history: FILE`, of auto-MBW-rt.",
+    )
+    imported_scores: Literal["rescaled", "same"] = Field(
+        default="rescaled",
+        description="rescaled: to the mean and spread of this search's scores, as other scorers or prompts "
+        "have other scales; same: they come from the same scorers and probes.",
+    )
+
+    @model_validator(mode="after")
+    def _check_warm_start(self) -> SearchSettings:
+        check_imported_once(self.imported)
+        check_start(self.start, self.imported)
+        return self
 
 
 @dataclass(frozen=True)
@@ -91,13 +123,17 @@ def propose(
     name = baseline_name(number)
     if name is not None:
         return uniform(blocks, BASELINES[name])
+    if number < _first_proposed(settings):
+        return start_weights(settings.start[number - len(BASELINES)], blocks, settings.imported)
     history = sorted((t for t in told if t.number < number and t.score is not None), key=lambda t: t.number)
     # Threads gain nothing on such small matrices; on a busy machine they wait for each other, ten times as
     # long as it takes.
     with _thread_pools().limit(limits=1):
         if settings.sampler == "cmaes":
             return _evolved(settings, blocks, number, history)
-        return _sampled(settings, blocks, number, informative(history, MOST_TOLD[settings.sampler]))
+        told_before = _imported(settings, blocks, [_score(trial) for trial in history])
+        informing = informative([*told_before, *history], MOST_TOLD[settings.sampler])
+        return _sampled(settings, blocks, number, informing)
 
 
 def informative(history: Sequence[ToldTrial], most: int) -> list[ToldTrial]:
@@ -121,7 +157,7 @@ def stop_reason(settings: SearchSettings, told: Sequence[ToldTrial], elapsed_sec
     best = best_trial(told)
     if settings.patience is None or best is None:
         return None
-    since = sum(t.number > max(best.number, len(BASELINES) - 1) for t in told)
+    since = sum(t.number > max(best.number, _first_proposed(settings) - 1) for t in told)
     return f"no improvement in {since} trials" if since >= settings.patience else None
 
 
@@ -176,14 +212,36 @@ def _evolved(
 
     It begins around the uniform merge, and again whenever it has converged.
     """
-    own = [trial for trial in history if baseline_name(trial.number) is None]
+    own = [trial for trial in history if trial.number >= _first_proposed(settings)]
     seed = _seed(settings, number)
-    evolution = _new_evolution(len(blocks), seed)
+    evolution = _first_evolution(settings, blocks, seed)
     for start in range(0, len(own) - POPULATION + 1, POPULATION):
         evolution.tell([(_point(t, blocks), -_score(t)) for t in own[start : start + POPULATION]])
         if evolution.should_stop():
             evolution = _new_evolution(len(blocks), seed)
     return dict(zip(blocks, map(float, evolution.ask()), strict=True))
+
+
+def _first_evolution(settings: SearchSettings, blocks: Sequence[str], seed: int) -> CMA:
+    """Where the imported trials were good (WS-CMA-ES, Nomura et al. 2021); else as every new one begins.
+
+    It asks the order of their scores alone, so their scale does not matter.
+    """
+    if len(settings.imported) < _FEWEST_TO_BEGIN_WITH:
+        return _new_evolution(len(blocks), seed)
+    from cmaes import CMA, get_warm_start_mgd
+
+    earlier = [(_here(trial, blocks), -trial.score) for trial in settings.imported]
+    mean, sigma, covariance = get_warm_start_mgd(earlier)
+    return CMA(
+        mean=mean,
+        sigma=sigma,
+        cov=covariance,
+        bounds=np.array([[0.0, 1.0]] * len(blocks)),
+        n_max_resampling=10 * len(blocks),
+        seed=seed,
+        population_size=POPULATION,
+    )
 
 
 def _new_evolution(dimensions: int, seed: int) -> CMA:
@@ -198,6 +256,31 @@ def _new_evolution(dimensions: int, seed: int) -> CMA:
         seed=seed,
         population_size=POPULATION,
     )
+
+
+def _imported(settings: SearchSettings, blocks: Sequence[str], own: Sequence[float]) -> list[ToldTrial]:
+    """The imported trials as told ones, with numbers before this search's first.
+
+    own: the scores of this search so far, by which theirs are scaled.
+    """
+    scores: list[float] | None = [trial.score for trial in settings.imported]
+    if settings.imported and settings.imported_scores == "rescaled":
+        scores = rescaled([trial.score for trial in settings.imported], own)
+    if scores is None:
+        return []
+    return [
+        ToldTrial(number - len(scores), weights_here(trial.weights, blocks), score)
+        for number, (trial, score) in enumerate(zip(settings.imported, scores, strict=True))
+    ]
+
+
+def _first_proposed(settings: SearchSettings) -> int:
+    """The number of the first trial that the sampler proposes."""
+    return len(BASELINES) + len(settings.start)
+
+
+def _here(trial: ImportedTrial, blocks: Sequence[str]) -> NDArray[np.float64]:
+    return np.array(list(weights_here(trial.weights, blocks).values()))
 
 
 def _point(trial: ToldTrial, blocks: Sequence[str]) -> NDArray[np.float64]:

@@ -22,7 +22,9 @@ from scoring.errors import TrialFailed
 from scoring.probes import Probe
 from scoring.probes.images import labelled
 from scoring.prompts.plain import plain_text
+from scoring.rendering.acceleration import accelerate
 from scoring.rendering.components import dtype_name
+from scoring.rendering.fitting import fit_batches
 from scoring.rendering.images import to_pil
 from scoring.rendering.renderer import BetweenSteps, Renderer, probe_name
 from scoring.scorers.base import Scorer, ScorerSpec, checked_scores
@@ -86,7 +88,7 @@ class Evaluator:
     prediction_type: found out from the file unless given. embeddings: a folder of textual inversions that
     prompts may name. overlap: whether a batch is rendered while the one before it is scored; unless given, on
     CUDA alone. On a CPU both would fight for the same cores, and on MPS two threads crash torch
-    (pytorch#197805).
+    (pytorch#197805). compile: see `accelerate`.
     Raises InputError when the checkpoint can't be rendered or a scorer is not there.
     """
 
@@ -101,8 +103,10 @@ class Evaluator:
         prediction_type: str | None = None,
         embeddings: Path | None = None,
         overlap: bool | None = None,
+        compile: bool = False,
     ) -> None:
         self.components = load_components(path, device=device, dtype=dtype, prediction_type=prediction_type)
+        accelerate(self.components.unet, self.components.vae, torch.device(device), compile=compile)
         self.renderer = Renderer(self.components, device, max_batch, embeddings=embeddings)
         self.scorers: dict[str, Scorer] = {spec.scorer: create_scorer(spec, device) for spec in scorers}
         self._device = torch.device(device)
@@ -119,6 +123,10 @@ class Evaluator:
         render, score = self._rendering, self._scoring
         both = seconds_of_both(render.spans, score.spans)
         return StageSeconds(render=render.seconds, score=score.seconds, overlap=both)
+
+    def fit_batches(self, probes: Sequence[Probe], file: Path) -> None:
+        """Batch `probes` as the device's memory allows, see `scoring.rendering.fitting.fit_batches`."""
+        fit_batches(self.renderer, probes, file)
 
     def forget_seconds(self) -> None:
         """Measure the stages anew."""
@@ -231,6 +239,7 @@ class PairEvaluator:
         embeddings: Path | None = None,
         inspections: tuple[Inspection, Inspection] | None = None,
         overlap: bool | None = None,
+        compile: bool = False,
     ) -> None:
         self.path_a, self.path_b = path_a, path_b
         self.inspections = inspections or (inspect_checkpoint(path_a), inspect_checkpoint(path_b))
@@ -244,6 +253,7 @@ class PairEvaluator:
             prediction_type=prediction_type,
             embeddings=embeddings,
             overlap=overlap,
+            compile=compile,
         )
         self.prediction_type = self._merged.components.prediction_type
         self.merge = LiveMerge(
@@ -291,6 +301,10 @@ class PairEvaluator:
         self._apply(weights)
         self._merge_seconds = time.monotonic() - started
         yield from self._merged.evaluate(probes, todo, between_steps)
+
+    def fit_batches(self, probes: Sequence[Probe], file: Path) -> None:
+        """As `Evaluator.fit_batches`."""
+        self._merged.fit_batches(probes, file)
 
     def file_weights(self, weights: BlockWeights) -> BlockWeights:
         """The weights for a file: `weights`, and 0 for the blocks that no search moves."""

@@ -14,7 +14,8 @@ from service.settings import describe
 
 PredictionType = Literal["epsilon", "v_prediction"]
 ProbesSpec = dict[str, Any] | list[Any] | str
-"""A list of probes, {defaults, prompts, seeds}, an A1111 payload, or a file's name in the probes folder."""
+"""A probe, {defaults, prompts, seeds}, an A1111 payload, {infotext}, a file's name in the probes folder, or
+a list of these (docs/probes.md)."""
 
 _DEFAULTS = {"sampler": "DPM++ 2M Karras", "steps": 12, "cfg_scale": 5, "width": 64, "height": 64}
 EXAMPLE: dict[str, Any] = {
@@ -84,8 +85,9 @@ class JobRequest(BaseModel):
         default_factory=BracketSpec, description="Which leaves and results are merged with which."
     )
     probes: ProbesSpec = Field(
-        description="The images every trial renders: a list of probes, {defaults, prompts, seeds}, an A1111 "
-        "payload, or the name of a file in the probes folder."
+        description="The images every trial renders: probes, {defaults, prompts, seeds}, A1111 payloads, "
+        "{infotext: ...}, or names of files in the probes folder (YAML, JSON, TOML, an infotext as .txt, a "
+        "PNG of A1111's); one of them or a list."
     )
     heldout: ProbesSpec | None = Field(
         default=None,

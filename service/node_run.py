@@ -17,6 +17,7 @@ from service.db.records import NewCheckpoint
 from service.db.states import NodeKind
 from service.node_context import NodeContext
 from service.outputs import write_output
+from service.prefetch import next_files, read_ahead
 from service.recipe_of import merge_recipe, parent_of
 from service.recorder import Recorder
 from service.results import result_scores
@@ -51,13 +52,13 @@ def _run_merge(context: NodeContext) -> None:
         context.plan.judges,
         device=context.device,
         dtype=context.dtype,
-        max_batch=context.settings.max_batch,
+        max_batch=context.settings.resolved_max_batch(),
+        compile=context.settings.compile,
         prediction_type=context.plan.prediction_type,
         embeddings=context.embeddings,
         inspections=(a.inspection, b.inspection),
     )
-
-    log.info(LOADED, context.node.id)
+    _prepare(context, evaluator)
     judge = Judge(evaluator.blocks, evaluator.evaluate, lambda: evaluator.seconds, evaluator.notices)
     with Recorder(context.store, context.lease, context.settings.renders_dir) as recorder:
         trials = Trials(context, judge, recorder)
@@ -93,6 +94,15 @@ def _run_average(context: NodeContext) -> None:
     context.store.finish_node(context.lease, _score_alone(context, made.path), made)
 
 
+def _prepare(context: NodeContext, evaluator: Evaluator | PairEvaluator) -> None:
+    """Once the models are loaded: batches that fit, and the files of the next node on their way."""
+    log.info(LOADED, context.node.id)
+    evaluator.fit_batches([*context.plan.probes, *context.plan.heldout], context.settings.batches_file)
+    # A CPU that renders has no time to inspect: the next node does that in any case.
+    catalog = None if context.device == "cpu" else context.catalog
+    read_ahead(next_files(context.store, context.catalog, context.node), catalog)
+
+
 def _average(context: NodeContext, sources: Sequence[Source]) -> NewCheckpoint:
     first = sources[0].inspection
     recipe = AverageRecipe(
@@ -112,7 +122,8 @@ def _score_alone(context: NodeContext, path: Path) -> float:
         context.plan.judges,
         device=context.device,
         dtype=context.dtype,
-        max_batch=context.settings.max_batch,
+        max_batch=context.settings.resolved_max_batch(),
+        compile=context.settings.compile,
         prediction_type=context.plan.prediction_type,
         embeddings=context.embeddings,
     )
@@ -122,7 +133,7 @@ def _score_alone(context: NodeContext, path: Path) -> float:
     ) -> Iterator[list[Rendered]]:
         return evaluator.evaluate(probes, todo, between_steps)
 
-    log.info(LOADED, context.node.id)
+    _prepare(context, evaluator)
     judge = Judge((), evaluate, lambda: evaluator.seconds, evaluator.notices)
     with Recorder(context.store, context.lease, context.settings.renders_dir) as recorder:
         trials = Trials(context, judge, recorder)

@@ -50,7 +50,16 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto", description="Numbers the models run in; auto is float32 on a CPU, else float16."
     )
-    max_batch: int = Field(default=16, ge=1, le=1024, description="Images rendered together at most.")
+    max_batch: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="Images rendered together at most; 0 is 16, and on CUDA 64 or what the memory takes.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Compile the UNet with torch.compile: a minute or more for a node, then faster steps.",
+    )
     lease_seconds: float = Field(
         default=30.0, ge=1.0, le=3600.0, description="A silent worker loses its node after."
     )
@@ -80,6 +89,15 @@ class Settings(BaseSettings):
     def outputs_dir(self) -> Path:
         """Merged checkpoints."""
         return self.data_dir / "outputs"
+
+    @property
+    def batches_file(self) -> Path:
+        """How many images the GPUs of this installation hold at once, as was measured."""
+        return self.data_dir / "batches.json"
+
+    def resolved_max_batch(self) -> int:
+        """The largest batch to render on the resolved device; what does not fit its memory is cut."""
+        return self.max_batch or (64 if self.resolved_device().startswith("cuda") else 16)
 
     def resolved_device(self) -> str:
         """The device to use, `auto` resolved by what this machine has."""

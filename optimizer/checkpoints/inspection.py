@@ -218,7 +218,7 @@ def _what_instead(entries: Mapping[str, Entry]) -> str:
 def _check_shapes(name: str, architecture: Architecture, entries: Mapping[str, Entry]) -> None:
     for key, shape in expected_tensors(architecture).all.items():
         found = entries[key].shape if key in entries else shape
-        if not _same_shape(key, found, shape):
+        if not same_shape(key, found, shape):
             if key == _FIRST_CONVOLUTION and len(found) == len(shape):
                 _refuse_channels(name, architecture, found, shape)
             raise InputError(
@@ -238,8 +238,8 @@ def _refuse_channels(
     )
 
 
-def _same_shape(key: str, found: tuple[int, ...], needed: tuple[int, ...]) -> bool:
-    # VAE attention is stored as matrices or as 1x1 convolutions, and both load.
+def same_shape(key: str, found: tuple[int, ...], needed: tuple[int, ...]) -> bool:
+    """Whether a tensor's shape is the needed one; VAE attention may be matrices or 1x1 convolutions."""
     return found == needed or (key.startswith(VAE_PREFIX) and found == needed[:2] == needed[: len(found)])
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -115,22 +116,36 @@ def _write_body(
     layout: Mapping[str, Entry],
     produce: Callable[[str], Tensor],
 ) -> str:
-    """Write everything through to the disk; the sha256 of it all."""
+    """Write everything through to the disk; the sha256 of it all.
+
+    While a tensor is made, the one before it is hashed and written.
+    """
     digest = hashlib.sha256(header)
     file.write(header)
-    for key in order:
-        tensor = produce(key)
-        if (tensor.dtype, tuple(tensor.shape)) != (layout[key].dtype, layout[key].shape):
-            raise RuntimeError(
-                f"tensor {key} came out as {tensor.dtype} {tuple(tensor.shape)}, not {layout[key]}"
-            )
-        # As bytes, because numpy knows no bfloat16; a scalar must get a dimension first.
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+    def put(data: memoryview) -> None:
         digest.update(data)
         file.write(data)
+
+    with ThreadPoolExecutor(1, "write") as behind:
+        written: Future[None] | None = None
+        for key in order:
+            data = _bytes_of(key, produce(key), layout[key])
+            if written is not None:
+                written.result()
+            written = behind.submit(put, data)
+        if written is not None:
+            written.result()
     file.flush()
     os.fsync(file.fileno())
     return digest.hexdigest()
+
+
+def _bytes_of(key: str, tensor: Tensor, entry: Entry) -> memoryview:
+    if (tensor.dtype, tuple(tensor.shape)) != (entry.dtype, entry.shape):
+        raise RuntimeError(f"tensor {key} came out as {tensor.dtype} {tuple(tensor.shape)}, not {entry}")
+    # As bytes, because numpy knows no bfloat16; a scalar must get a dimension first.
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _write_failed(out: Path, size: int, error: OSError) -> InputError:

@@ -34,6 +34,8 @@ _OTHER_SPELLINGS = {
 _HIRES = ("Hires upscale", "Hires resize", "Hires upscaler", "Hires steps", "First pass size")
 _SAME = ("Use same sampler", "Use same scheduler")
 _SIZE = re.compile(r"(\d+)x(\d+)")
+_VERSION = re.compile(r"v?(\d+)\.(\d+)")
+_EDITING = re.compile(r"\[[^\[\]]*:\s*[\d.]+\s*\]")
 _FLAGS = {"true": True, "false": False}
 
 
@@ -71,6 +73,11 @@ def read_infotext(text: str, source: str = "infotext") -> Reading:
     others = understood(settings.rest(), source)
     if "Model hash" in others.provenance and "Version" not in others.provenance:
         settings.notes.append("ends without A1111's Version: if it was cut, settings are missing")
+    if _edited_before_1_6(infotext.prompt, others.provenance.get("Version", "")):
+        settings.notes.append(
+            "made before A1111 1.6: in prompt editing, numbers with a point from 1 on were steps, and the "
+            "second pass of hires fix began anew"
+        )
     return Reading(
         probes=(checked_probe(fields, source),),
         notes=tuple(Note(source, text) for text in (*settings.notes, *others.notes)),
@@ -78,6 +85,11 @@ def read_infotext(text: str, source: str = "infotext") -> Reading:
         embeddings=others.embeddings,
         provenance=(others.provenance,) if others.provenance else (),
     )
+
+
+def _edited_before_1_6(prompt: str, version: str) -> bool:
+    found = _VERSION.match(version)
+    return bool(found and (int(found[1]), int(found[2])) < (1, 6) and _EDITING.search(prompt))
 
 
 class _Settings:

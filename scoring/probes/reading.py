@@ -33,13 +33,16 @@ class Reading:
     provenance: tuple[Mapping[str, str], ...] = ()
 
     def lines(self) -> list[str]:
-        """The notes as lines, each text once, with the places it is about; then the provenance."""
+        """The notes, then the provenance, as lines."""
+        made = dict.fromkeys(_described(provenance) for provenance in self.provenance)
+        return [*self.note_lines(), *(f"made in A1111 with {text}" for text in made)]
+
+    def note_lines(self) -> list[str]:
+        """The notes as lines, each text once, with the places it is about."""
         sources: dict[str, list[str]] = {}
         for note in self.notes:
             sources.setdefault(note.text, []).append(PurePath(note.source).name)
-        lines = [f"{_some(dict.fromkeys(places))}: {text}" for text, places in sources.items()]
-        made = dict.fromkeys(_described(provenance) for provenance in self.provenance)
-        return [*lines, *(f"made in A1111 with {text}" for text in made)]
+        return [f"{_some(dict.fromkeys(places))}: {text}" for text, places in sources.items()]
 
     def with_a1111_clip_skip(self, clip_skip: int) -> Reading:
         """The probes counted by A1111 read the text encoder at `clip_skip` instead."""

@@ -26,10 +26,11 @@ from scoring.probes.probe import Probe
 Mode = Literal["none", "random", "combinatorial"]
 MOST_COMBINATIONS = 1000
 
-_WILDCARD = re.compile(r"__[~!@]?[\w*][\w\-/*. ]*?__")
+_WILDCARD = re.compile(r"__[~!@]?[\w*.][\w\-/*. ]*?(\([^()]*\))?__")
 _VARIANT = re.compile(r"\{[^{}]*(\||\$\$)[^{}]*\}")
-# The library would read these as comments, variables and wraps, or change them.
-_SIGNS = re.compile(r"%(?!\{)|(?<!\$)\$(?![{$])|#|//|/\*|\t")
+# The library would take these for comments, variables, wraps and wildcards, or change them.
+_SIGNS = re.compile(r"%(?!\{)|\$(?!\{)|#|//|/\*|\t|__+")
+_SIGNS_IN_BRACES = re.compile(r"\$\$")
 _PRIVATE = 0xF0000
 
 
@@ -118,15 +119,17 @@ def _with_prompts(fields: Mapping[str, Any], texts: Iterable[str]) -> dict[str, 
 
 def _texts(template: str, context: SamplingContext, count: int | None, source: str) -> list[str]:
     """What a template stands for: `count` texts, or all of them, but not far above what is allowed."""
-    if not template:
-        return [""]
+    if "{" not in template and not _WILDCARD.search(template):
+        return [template]
     try:
         texts = context.sample_prompts(_hidden(template), count)
         return [_shown_again(str(text)) for text in islice(texts, MOST_COMBINATIONS + 1)]
-    except ParseBaseException as error:
+    except InputError:
+        raise
+    except (ParseBaseException, KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"{source}: the wildcards of {shown(template)} can't be read: {error}; close every brace, or "
-            "take wildcards: none where braces are meant as they are"
+            f"{source}: the wildcards of {shown(template)} can't be read: {error}; close every "
+            "brace, or take wildcards: none where braces are meant as they are"
         ) from error
     except RecursionError as error:
         raise InputError(
@@ -136,17 +139,24 @@ def _texts(template: str, context: SamplingContext, count: int | None, source: s
 
 def _hidden(template: str) -> str:
     """The template with all that is A1111's, or plain text, under characters that the library passes by."""
+    hidden = _positions(_SIGNS, template) - _positions(_WILDCARD, template)
+    counted = _positions(_SIGNS_IN_BRACES, template)
     brackets: list[str] = []
-    signs = {position for found in _SIGNS.finditer(template) for position in range(*found.span())}
-    hidden = []
+    shown = []
     for position, sign in enumerate(template):
         if sign in "[{":
             brackets.append(sign)
         elif sign in "]}" and brackets and brackets[-1] + sign in ("[]", "{}"):
             brackets.pop()
-        alternation = sign == "|" and bool(brackets) and brackets[-1] == "["
-        hidden.append(chr(_PRIVATE + ord(sign)) if alternation or position in signs else sign)
-    return "".join(hidden)
+        alternates = sign == "|" and brackets[-1:] != ["{"]
+        counts = position in counted and brackets[-1:] == ["{"]
+        hides = alternates or (position in hidden and not counts)
+        shown.append(chr(_PRIVATE + ord(sign)) if hides else sign)
+    return "".join(shown)
+
+
+def _positions(pattern: re.Pattern[str], text: str) -> set[int]:
+    return {position for found in pattern.finditer(text) for position in range(*found.span())}
 
 
 def _shown_again(text: str) -> str:

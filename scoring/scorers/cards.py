@@ -67,21 +67,21 @@ _VIT_B_32 = (
     "--local-dir {folder}"
 )
 _V2_REPOSITORY = "christophschuhmann/improved-aesthetic-predictor"
-_OVERSATURATED = (
-    "saturated, high-contrast close-ups; it never reads the prompt, so any pretty picture will do"
-)
+_LOOKS_ALONE = "it never reads the prompt: driven far enough, any pretty picture will do; "
+_MIDDLE = "it sees the middle square, at 224 pixels in most models: fine detail does not count"
+_SATURATES = "a probability: where it nears 1, good and better look alike"
 
 
 def _download(hub: str, *files: str) -> str:
     return " ".join(["hf download", hub, *files, "--local-dir {folder}"])
 
 
-_OURS = (
+_CARDS = (
     ScorerCard(
         name="clip",
         what="CLIP score: how well the image shows its prompt, by any open_clip model",
         number="cosine, -1..1; about 0.2..0.35 for images that fit",
-        fooled_by="the prompt's words written into the image; blind to anatomy and fine detail",
+        fooled_by="words of the prompt written into the image (Goh et al., 2021); " + _MIDDLE,
         licence="that of the model, such as MIT for laion's",
         files=_OPEN_CLIP,
         hub="laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
@@ -98,7 +98,7 @@ _OURS = (
         name="laion-v1",
         what="LAION's first aesthetic predictor: one linear layer over CLIP ViT-L/14",
         number="raw, about 1..10",
-        fooled_by=_OVERSATURATED,
+        fooled_by=_LOOKS_ALONE + _MIDDLE,
         licence="MIT",
         head=("sa_0_4_vit_l_14_linear.pth",),
         files=_OPEN_CLIP,
@@ -112,7 +112,7 @@ _OURS = (
         name="laion-v2",
         what="LAION's improved aesthetic predictor: five linear layers over CLIP ViT-L/14",
         number="raw, about 1..10; with `sigmoid` 1 / (1 + exp(5.6 - x))",
-        fooled_by=_OVERSATURATED + "; likes blurred backgrounds",
+        fooled_by=_LOOKS_ALONE + "blurred backgrounds, as users report; " + _MIDDLE,
         licence="Apache-2.0",
         head=("sac+logos+ava1-l14-linearMSE.pth", "ava+logos-l14-linearMSE.pth"),
         files=_OPEN_CLIP,
@@ -127,7 +127,7 @@ _OURS = (
         name="laion-chad",
         what="the chad scorer: the head of laion-v2 trained on other ratings",
         number="raw, about 1..10; with `sigmoid` 1 / (1 + exp(6.2 - x))",
-        fooled_by=_OVERSATURATED,
+        fooled_by=_LOOKS_ALONE + _MIDDLE,
         licence="not stated",
         head=("chadscorer.pth",),
         files=_OPEN_CLIP,
@@ -141,9 +141,9 @@ _OURS = (
         name="aes-b32-v0",
         what="Waifu Diffusion's aesthetic predictor for anime: three layers over CLIP ViT-B/32",
         number="0..1",
-        fooled_by="flat anime shading of anything; photographs get low numbers whatever they are",
-        licence="that of hakurei/waifu-diffusion-v1-4",
-        head=("aes-B32-v0.safetensors", "aes-B32-v0.pth", "models/aes-B32-v0.pth"),
+        fooled_by=_LOOKS_ALONE + _MIDDLE,
+        licence="CreativeML OpenRAIL-M",
+        head=("aes-B32-v0.safetensors", "aes-B32-v0.pth"),
         files=_OPEN_CLIP,
         commands=(
             _VIT_B_32,
@@ -155,7 +155,7 @@ _OURS = (
         name="cafe-aesthetic",
         what="cafeai's BEiT classifier of anime and photographs, label `aesthetic`",
         number="probability, 0..1",
-        fooled_by="it saturates: most finished pictures get nearly 1, so it separates good from good badly",
+        fooled_by=_LOOKS_ALONE + _SATURATES,
         licence="AGPL-3.0",
         files=_TRANSFORMERS,
         hub="cafeai/cafe_aesthetic",
@@ -167,7 +167,7 @@ _OURS = (
         name="cafe-waifu",
         what="cafeai's BEiT classifier of anime portraits, label `waifu`",
         number="probability, 0..1",
-        fooled_by="any single girl in the middle; it pulls every prompt towards a portrait",
+        fooled_by="its label is a subject, not a quality: it pulls every prompt there; " + _SATURATES,
         licence="AGPL-3.0",
         files=_TRANSFORMERS,
         hub="cafeai/cafe_waifu",
@@ -179,7 +179,7 @@ _OURS = (
         name="aesthetic-shadow-v2",
         what="shadowlilac's ViT classifier of anime at 1024 pixels, label `hq`",
         number="probability, 0..1",
-        fooled_by="version 1 gives 0.99 to 80 % noise; watch `sharpness` and a second opinion with it",
+        fooled_by="version 1 gives 0.99 to 80 % noise, of version 2 nothing is known; " + _SATURATES,
         licence="CC-BY-NC-4.0",
         files=_TRANSFORMERS,
         hub="shadowlilac/aesthetic-shadow-v2",
@@ -191,7 +191,7 @@ _OURS = (
         name="image-classifier",
         what="any transformers image classifier; `label` says whose probability is the score",
         number="probability, 0..1",
-        fooled_by="whatever the classifier was never shown",
+        fooled_by="whatever the classifier was never shown; " + _SATURATES,
         licence="that of the model",
         files=_TRANSFORMERS,
         commands=("hf download OWNER/NAME --local-dir {folder}",),
@@ -201,13 +201,13 @@ _OURS = (
         name="pickscore",
         what="PickScore v1: what people pick for a prompt, a fine-tuned CLIP ViT-H/14",
         number="100 x cosine (the model's own scale), about 15..25",
-        fooled_by="glossy, vivid, centred subjects",
+        fooled_by="little is known; " + _MIDDLE,
         licence="not stated; the code is MIT",
         files=(*_TRANSFORMERS, ("tokenizer.json", "vocab.json")),
         hub="yuvalkirstain/PickScore_v1",
         commands=(
-            'hf download yuvalkirstain/PickScore_v1 --include "*.json" "*.txt" "*.safetensors" '
-            "--local-dir {folder}",
+            'hf download yuvalkirstain/PickScore_v1 --include "*.json" --include "*.txt" '
+            '--include "*.safetensors" --local-dir {folder}',
         ),
         prompts=True,
     ),
@@ -215,7 +215,7 @@ _OURS = (
         name="hps-v2.1",
         what="Human Preference Score v2.1: a fine-tuned open_clip ViT-H/14",
         number="cosine, -1..1; about 0.2..0.35",
-        fooled_by="gloss and high contrast; rewards detail that the prompt never asked for",
+        fooled_by="little is known; " + _MIDDLE,
         licence="Apache-2.0",
         head=("HPS_v2.1_compressed.pt",),
         hub="xswu/HPSv2",
@@ -226,7 +226,7 @@ _OURS = (
         name="image-reward",
         what="ImageReward v1.0: BLIP ViT-L and a head, trained on ranked pairs",
         number="raw, mean 0 and deviation 1 on its own data; with `sigmoid` 1 / (1 + exp(-x))",
-        fooled_by="crisp clutter that names every word of the prompt; reads the first 35 tokens only",
+        fooled_by="what stands behind the first 35 tokens of a prompt does not count; " + _MIDDLE,
         licence="Apache-2.0",
         files=(("ImageReward.pt",), ("med_config.json",), ("vocab.txt",)),
         commands=(
@@ -240,7 +240,7 @@ _OURS = (
         name="aesthetic-v2-5",
         what="Aesthetic Predictor V2.5: five linear layers over SigLIP so400m at 384 pixels",
         number="raw, about 1..10; its author calls 5.5 and above great",
-        fooled_by="smooth, finished illustration of anything",
+        fooled_by=_LOOKS_ALONE + "it sees the picture squeezed into a square of 384 pixels",
         licence="AGPL-3.0 (head), Apache-2.0 (SigLIP)",
         head=("aesthetic_predictor_v2_5.pth",),
         files=_TRANSFORMERS,
@@ -258,7 +258,7 @@ _OURS = (
     ScorerCard(
         name="sharpness",
         what="variance of the Laplacian of the luma",
-        number="grey levels (of 255) squared, 0 and up; blurred below about 100",
+        number="grey levels (of 255) squared, 0 and up; below 100 often means blurred",
         fooled_by="noise, which is the sharpest picture there is",
         differentiable=False,
         guard=True,
@@ -290,20 +290,19 @@ _OURS = (
 )
 
 
-def all_cards() -> dict[str, ScorerCard]:
-    """The cards of all installed packages by the scorers' names.
-
-    Raises InputError for an entry point that can't be loaded or is no card of that name.
-    """
-    cards = {card.name: card for card in _OURS}
-    for entry in entry_points(group=CARD_GROUP):
-        cards[entry.name] = _loaded(entry)
-    return cards
+OUR_CARDS = {card.name: card for card in _CARDS}
+"""The cards of the scorers that come with autombw, by name."""
 
 
 def card_of(name: str) -> ScorerCard | None:
-    """The card of a scorer, or none where its package gives none."""
-    return all_cards().get(name)
+    """The card of a scorer, or none where its package gives none.
+
+    Raises InputError for an entry point that can't be loaded or is no card of that name.
+    """
+    if name in OUR_CARDS:
+        return OUR_CARDS[name]
+    entry = next(iter(entry_points(group=CARD_GROUP, name=name)), None)
+    return None if entry is None else _loaded(entry)
 
 
 def is_guard(name: str) -> bool:

@@ -16,16 +16,23 @@ from scoring.scorers.registry import check_options, check_scorer
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-def located(spec: ScorerSpec, scorers_dir: Path, *, anywhere: bool = False) -> ScorerSpec:
+def located(
+    spec: ScorerSpec, scorers_dir: Path, *, anywhere: bool = False, field: str = "scorers"
+) -> ScorerSpec:
     """`spec` as `create_scorer` takes it: its options checked and `model` the full path of what is there.
 
     anywhere: `model` may be an absolute path; else it must lie in `scorers_dir` or be the id of a model of
-    the hub cache. Raises InputError for an unknown scorer, an option it does not have, a path that leaves
-    the folder, and weights that are not there, with the commands that get them.
+    the hub cache. field: where the scorer was named, for errors. Raises InputError for an unknown scorer, an
+    option it does not have, a path that leaves the folder, and weights that are not there, with the commands
+    that get them.
     """
-    check_scorer(spec.scorer)
-    check_options(spec)
-    return spec.model_copy(update={"model": find_weights(spec, scorers_dir, anywhere=anywhere)})
+    try:
+        check_scorer(spec.scorer)
+        check_options(spec)
+        place = find_weights(spec, scorers_dir, anywhere=anywhere)
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from error
+    return spec.model_copy(update={"model": place})
 
 
 def find_weights(spec: ScorerSpec, scorers_dir: Path, *, anywhere: bool = False) -> str | None:
@@ -46,7 +53,7 @@ def find_weights(spec: ScorerSpec, scorers_dir: Path, *, anywhere: bool = False)
         place = _place(spec.scorer, spec.model, scorers_dir, anywhere)
     missing = _missing(place, card)
     if missing:
-        raise InputError(f"scorer {spec.scorer!r}: {place}: {missing}; {remedy(spec, scorers_dir)}")
+        raise InputError(f"model of {spec.scorer!r}: {place} {missing}; {remedy(spec, scorers_dir)}")
     return str(place)
 
 
@@ -79,6 +86,11 @@ def remedy(spec: ScorerSpec, scorers_dir: Path) -> str:
 
 def hub_snapshot(model_id: str) -> Path | None:
     """The folder of a model in the hub cache of this machine, or none. Asks no network."""
+    from huggingface_hub import constants
+
+    # Most models are not there, and to find that out takes no slow import.
+    if not (Path(constants.HF_HUB_CACHE) / f"models--{model_id.replace('/', '--')}").is_dir():
+        return None
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -109,7 +121,7 @@ def _place(scorer: str, model: str, scorers_dir: Path, anywhere: bool) -> Path:
     place = (scorers_dir / model).resolve()
     if not place.is_relative_to(scorers_dir.resolve()):
         raise InputError(
-            f"scorer {scorer!r}: {model!r} lies outside {scorers_dir}; put the weights there and name them "
+            f"model of {scorer!r}: {model!r} lies outside {scorers_dir}; put the weights there and name them "
             "relative to it"
         )
     if not place.exists() and _HUB_ID.fullmatch(model):
@@ -128,4 +140,4 @@ def _missing(place: Path, card: ScorerCard | None) -> str:
     wanted = [card.head, *card.files] if card.head and place.is_dir() else list(card.files)
     folder = place if place.is_dir() else place.parent
     lacking = [names[0] for names in wanted if not any((folder / name).is_file() for name in names)]
-    return f"{', '.join(lacking)} not in it" if lacking else ""
+    return f"lacks {', '.join(lacking)}" if lacking else ""

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from scoring.errors import InputError
-from service.cli import afterwards, backup, bracket, control, local, remote, serve
+from service.cli import afterwards, backup, bracket, control, local, probes, remote, scorers, serve
 from service.errors import Conflict, NotFound
 
 app = typer.Typer(
@@ -42,6 +42,8 @@ for command in (
     backup.restore,
 ):
     app.command()(command)
+app.add_typer(scorers.app, name="scorers")
+app.add_typer(probes.app, name="probes")
 
 
 def main() -> None:

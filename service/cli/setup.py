@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 
 from service.settings import Settings
 
+# Progress bars of libraries have no place in a log. Read when they are imported, so it is set before that.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 OWN_PACKAGES = ("service", "optimizer", "scoring")
 
 Config = Annotated[

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from scoring.scorers.base import Scorer
+from scoring.scorers.cards import card_of
 
 CPU = torch.device("cpu")
 
@@ -66,7 +67,9 @@ def check_batch_free(scorer: Scorer, images: Tensor, prompts: Sequence[str]) -> 
 
 def check_gradient(scorer: Scorer, images: Tensor, prompts: Sequence[str]) -> None:
     """The gradient that reaches the images is the slope of the score (central difference)."""
+    card = card_of(scorer.name)
     assert scorer.differentiable
+    assert card is None or card.differentiable
     leaves = images.clone().requires_grad_()
     scorer.score(leaves, prompts).sum().backward()
     assert leaves.grad is not None

@@ -301,6 +301,20 @@ def test_what_is_not_applied_and_what_is_unknown_is_told() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "version", "told"),
+    [
+        ("[a:b:8]", "v1.5.2", True),
+        ("[a:b:8]", "v1.6.0", False),
+        ("[a], b:1", "v1.5.2", False),
+        ("[a:b:8]", "f2.0", False),
+    ],
+)
+def test_prompt_editing_of_before_1_6_is_told(prompt: str, version: str, told: bool) -> None:
+    reading = read_infotext(_line(f", Version: {version}", prompt=prompt))
+    assert any("before A1111 1.6" in note for note in _notes(reading)) == told
+
+
 def test_the_embeddings_are_listed() -> None:
     reading = read_infotext(
         _line(

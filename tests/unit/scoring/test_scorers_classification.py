@@ -46,6 +46,7 @@ def save_beit(folder: Path, labels: tuple[str, ...]) -> Path:
         **SMALL,
         id2label=dict(enumerate(labels)),
         use_absolute_position_embeddings=True,
+        use_relative_position_bias=True,
         layer_scale_init_value=1.0,
     )
     shake(BeitForImageClassification(config)).save_pretrained(folder)

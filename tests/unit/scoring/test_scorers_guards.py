@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scoring.errors import InputError
 from scoring.scorers.base import Scorer, ScorerSpec
-from scoring.scorers.cards import all_cards, check_optimised, is_guard
+from scoring.scorers.cards import OUR_CARDS, check_optimised, is_guard
 from scoring.scorers.guards import GUARDS
 from scoring.scorers.registry import create_scorer
 from tests.unit.scoring.scorer_models import check_batch_free, pictures
@@ -111,7 +111,7 @@ def test_blurring_lowers_the_sharpness() -> None:
 
 
 def test_guards_are_known_as_such_and_not_optimised() -> None:
-    assert {name for name in all_cards() if is_guard(name)} == set(GUARDS)
+    assert {name for name in OUR_CARDS if is_guard(name)} == set(GUARDS)
     assert check_optimised("laion-v2") == "laion-v2"
     assert check_optimised("somebody's") == "somebody's"
     for name in GUARDS:

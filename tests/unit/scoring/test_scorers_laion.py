@@ -23,7 +23,7 @@ from scoring.scorers.laion import (
     v2_head,
 )
 from scoring.scorers.registry import create_scorer
-from tests.unit.scoring.scorer_models import CPU, check_batch_free, pictures, save_clip, shake
+from tests.unit.scoring.scorer_models import CPU, check_batch_free, check_gradient, pictures, save_clip, shake
 
 HEADS = Path(__file__).parents[4] / "shared/data/heads"
 V1, V2, AES = "sa_0_4_vit_l_14_linear.pth", "sac+logos+ava1-l14-linearMSE.pth", "aes-B32-v0.safetensors"
@@ -122,6 +122,13 @@ def test_aesthetic_scores_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     torch.save(shake(aes_b32_head()).state_dict(), folder / "head.pth")
     scorer = create_aes_b32(ScorerSpec(scorer="x", model=str(folder / "head.pth")), CPU)
     check_batch_free(scorer, pictures(35), [""] * 35)
+
+
+def test_an_aesthetic_scores_gradient_is_its_slope(tmp_path: Path) -> None:
+    folder = save_clip(tmp_path / "clip", 768)
+    torch.save(shake(v1_head()).state_dict(), folder / "head.pth")
+    scorer = create_v1(ScorerSpec(scorer="laion-v1", model=str(folder / "head.pth")), CPU)
+    check_gradient(scorer, pictures(2, 16, 16), ["", ""])
 
 
 def test_a_missing_or_wrong_head_is_refused_with_the_remedy(tmp_path: Path) -> None:

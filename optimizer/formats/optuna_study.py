@@ -1,0 +1,84 @@
+"""A search as an Optuna study in a SQLite file, for optuna-dashboard and every tool that reads studies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import URL
+
+from optimizer.formats.trials_table import TrialRow, TrialTable
+from scoring.errors import InputError
+
+
+def write_study(path: Path, table: TrialTable) -> str:
+    """Write the search trials of a node as a study; returns the study's name, job/node.
+
+    Each block is a parameter of [0, 1], the score is maximised, failed trials are FAIL with their reason in
+    the user attributes. The file appears whole or not at all. Raises InputError when it exists, when it can't
+    be written, and when no search trial has ended.
+    """
+    if path.exists():
+        raise InputError(f"{path} exists already; give another name or remove it")
+    trials = [trial for trial in table.trials if trial.kind == "search"]
+    if not trials:
+        raise InputError(f"node {table.node} has no search trial that ended yet; wait for the first")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: cannot be written: there is no folder {path.absolute().parent}")
+    name = f"{table.job}/{table.node}"
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        _write(partial, name, table, trials)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return name
+
+
+def storage_url(path: Path) -> str:
+    """How Optuna names a SQLite file."""
+    return URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def _write(path: Path, name: str, table: TrialTable, trials: Sequence[TrialRow]) -> None:
+    storage = RDBStorage(storage_url(path))
+    try:
+        study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+        for key in ("a", "b", "tally", "scorers"):
+            study.set_user_attr(key, getattr(table, key))
+        space: dict[str, BaseDistribution] = {block: FloatDistribution(0.0, 1.0) for block in table.blocks}
+        study.add_trials(_frozen(trial, space) for trial in trials)
+    finally:
+        storage.engine.dispose()
+
+
+def _frozen(trial: TrialRow, space: dict[str, BaseDistribution]) -> FrozenTrial:
+    attributes: dict[str, Any] = {"number": trial.number, "seconds": trial.seconds}
+    if trial.reason is not None:
+        attributes["reason"] = trial.reason
+    return FrozenTrial(
+        number=trial.number,
+        trial_id=trial.number,
+        state=TrialState.FAIL if trial.score is None else TrialState.COMPLETE,
+        value=trial.score,
+        # Optuna shows and sorts by these; it keeps them without a time zone.
+        datetime_start=_local(trial.began),
+        datetime_complete=_local(trial.ended),
+        params=dict(trial.weights),
+        distributions={block: space[block] for block in trial.weights},
+        user_attrs=attributes,
+        system_attrs={},
+        intermediate_values={},
+    )
+
+
+def _local(time: datetime | None) -> datetime:
+    return (time or datetime.now().astimezone()).astimezone().replace(tzinfo=None)

@@ -1,0 +1,94 @@
+"""The trials of a search as a table: CSV for spreadsheets, JSON for programs, auto-MBW-rt's own history."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from optimizer.blocks import BLOCKS, NAT_ORDER, SDXL_BLOCKS, BlockWeights
+from optimizer.formats.mbwrt_history import history_csv
+from scoring.errors import InputError
+
+_ALL_BLOCKS = tuple(dict.fromkeys((*BLOCKS, *SDXL_BLOCKS)))
+_SD1_ALONE = frozenset(BLOCKS) - frozenset(SDXL_BLOCKS)
+
+
+class TrialRow(BaseModel):
+    """One trial that ended."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    number: int = Field(description="Its place in the search, from 0; of a held-out trial, the winner's.")
+    kind: str = Field(description="search, or heldout_a, heldout_b, heldout_uniform, heldout_winner.")
+    state: str = Field(description="done or failed.")
+    score: float | None = Field(description="The tally of its probes' scores; none when it failed.")
+    seconds: float | None
+    reason: str | None = Field(description="Why it failed.")
+    began: datetime | None = None
+    ended: datetime | None = None
+    weights: BlockWeights = Field(description="Block name -> alpha; merged = (1 - alpha) A + alpha B.")
+
+
+class TrialTable(BaseModel):
+    """The trials of one node. blocks: those that are searched, in our order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    job: str
+    node: str
+    a: str | None
+    b: str | None
+    tally: str
+    scorers: list[str]
+    blocks: list[str]
+    trials: list[TrialRow]
+
+
+def blocks_in(trials: Sequence[TrialRow]) -> list[str]:
+    """The blocks that the trials weigh, in our order."""
+    named = {block for trial in trials for block in trial.weights}
+    return [block for block in _ALL_BLOCKS if block in named]
+
+
+def trials_csv(table: TrialTable) -> str:
+    """Columns number, kind, state, score, seconds, reason, then one by the name of each block.
+
+    Numbers are written so that they come back to the bit; what a trial has not is left empty.
+    """
+    out = io.StringIO()
+    columns = ["number", "kind", "state", "score", "seconds", "reason"]
+    writer = csv.DictWriter(out, [*columns, *table.blocks], lineterminator="\n")
+    writer.writeheader()
+    for trial in table.trials:
+        writer.writerow({**{name: getattr(trial, name) for name in columns}, **trial.weights})
+    return out.getvalue()
+
+
+def trials_json(table: TrialTable) -> str:
+    """The whole table as JSON."""
+    return table.model_dump_json(indent=1) + "\n"
+
+
+def mbwrt_history(table: TrialTable) -> str:
+    """The search trials that are done, as auto-MBW-rt writes its history.
+
+    Blocks in which A and B are the same are 0, as no weight moves them. Raises InputError for SDXL, whose
+    blocks that format has no columns for, and where no trial is done.
+    """
+    if "LABEL_EMB" in table.blocks or _SD1_ALONE.isdisjoint(table.blocks):
+        raise InputError(
+            f"node {table.node}: a history of auto-MBW-rt has the 27 blocks of SD1 and SD2, and this search "
+            f"is over {', '.join(table.blocks) or 'none'}; write csv or json"
+        )
+    done = [trial for trial in table.trials if trial.kind == "search" and trial.score is not None]
+    if not done:
+        raise InputError(f"node {table.node} has no trial that is done yet; wait for the first")
+    rows = [
+        ({block: trial.weights.get(block, 0.0) for block in NAT_ORDER}, trial.score or 0.0) for trial in done
+    ]
+    seconds = sum(trial.seconds or 0.0 for trial in done)
+    return history_csv(rows, seconds, seconds)

@@ -1,0 +1,95 @@
+"""`autombw components` and `autombw uniform` on small random models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import Result
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from optimizer.checkpoints.parts import component_of
+from scoring.errors import InputError
+from service.cli import app
+from tests.unit.optimizer.checkpoint_files import write_random
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for seed, name in enumerate(("one", "two")):
+        write_random(folder / f"{name}.safetensors", seed, torch.float16)
+    monkeypatch.setenv("AUTOMBW_MODELS_DIR", str(folder))
+    monkeypatch.setenv("AUTOMBW_DATA_DIR", str(tmp_path / "data"))
+    return folder
+
+
+def autombw(*words: str | Path) -> Result:
+    found = CliRunner().invoke(app, [str(word) for word in words])
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    assert found.exit_code == 0, found.output
+    return found
+
+
+def test_a_vae_is_extracted_listed_and_joined_again(models: Path, tmp_path: Path) -> None:
+    vae, out = tmp_path / "vae.safetensors", tmp_path / "joined.safetensors"
+    autombw("components", "extract", "two", "--components", "vae", "--dtype", "fp32", "-o", vae)
+    (row,) = json.loads(autombw("components", "list", vae, "--json").output)
+    assert (row["component"], row["dtypes"], row["fits"]) == ("vae", ["float32"], ["emoji"])
+    words = ("--unet", "one", "--text-encoder", "two", "--vae", vae, "--dtype", "fp16")
+    autombw("components", "join", *words, "-o", out)
+    found, one, two = (
+        load_file(path) for path in (out, models / "one.safetensors", models / "two.safetensors")
+    )
+    assert found.keys() == one.keys()
+    for key, tensor in found.items():
+        assert torch.equal(tensor, (one if component_of(key) == "unet" else two)[key]), key
+
+
+def test_swap_convert_and_prune_write_what_they_say(models: Path, tmp_path: Path) -> None:
+    autombw("components", "swap", "one", "text_encoder", "two", "-o", tmp_path / "s.safetensors")
+    autombw("components", "convert", "one", "--dtype", "bf16", "-o", tmp_path / "c.safetensors")
+    autombw("components", "prune", "one", "-o", tmp_path / "p.safetensors")
+    one, two = (load_file(models / f"{name}.safetensors") for name in ("one", "two"))
+    swapped, converted, pruned = (load_file(tmp_path / f"{name}.safetensors") for name in "scp")
+    for key, tensor in one.items():
+        assert torch.equal(swapped[key], two[key] if component_of(key) == "text_encoder" else tensor)
+        assert torch.equal(converted[key], tensor.bfloat16())
+        assert torch.equal(pruned[key], tensor)
+
+
+def test_uniform_averages_what_it_is_told(models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mean.safetensors"
+    words = ("one", "two", "--components", "unet,text_encoder", "--dtype", "fp32", "-o", out)
+    assert "the mean of 2 models (unet, text_encoder)" in autombw("uniform", *words).output
+    found, one, two = (
+        load_file(path) for path in (out, models / "one.safetensors", models / "two.safetensors")
+    )
+    for key, tensor in found.items():
+        both = (one[key].float() + two[key].float()) / 2
+        assert torch.equal(tensor, one[key].float() if component_of(key) == "vae" else both), key
+
+
+def test_a_file_that_is_there_is_not_written_over(models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mean.safetensors"
+    out.write_text("mine")
+    with pytest.raises(InputError, match="is there already; choose another name, or --force"):
+        autombw("uniform", "one", "two", "-o", out)
+    assert out.read_text() == "mine"
+    autombw("uniform", "one", "two", "-o", out, "--force")
+    with pytest.raises(InputError, match=r"would be no \.safetensors file"):
+        autombw("uniform", "one", "two", "-o", tmp_path / "mean.ckpt")
+
+
+def test_wrong_names_are_said(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no model 'three' in the models folder"):
+        autombw("uniform", "one", "three", "-o", tmp_path / "o.safetensors")
+    with pytest.raises(InputError, match="'clip' is no component"):
+        autombw("uniform", "one", "two", "--components", "unet,clip", "-o", tmp_path / "o.safetensors")
+    with pytest.raises(InputError, match="two or more checkpoints are needed, not 1"):
+        autombw("uniform", "one", "-o", tmp_path / "o.safetensors")
