@@ -47,9 +47,9 @@ STAGES = (
 )
 ROWS: Mapping[str, Mapping[str, Any]] = {
     "all off": {},
-    "hires fix x1.5, 0.4": {"hires": Hires(scale=1.5, denoising_strength=0.4)},
+    "hires fix x1.25, 0.3": {"hires": Hires(scale=1.25, denoising_strength=0.3)},
     "hires, nearest-exact": {
-        "hires": Hires(scale=1.5, denoising_strength=0.4, upscaler="Latent (nearest-exact)")
+        "hires": Hires(scale=1.25, denoising_strength=0.3, upscaler="Latent (nearest-exact)")
     },
     "FreeU v1": {"freeu": FreeU(stages=STAGES, version=1)},
     "FreeU v2": {"freeu": FreeU(stages=STAGES, version=2)},

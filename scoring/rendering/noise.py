@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scoring.probes import Probe
-from scoring.rendering.sampling.noise_source import BrownianNoise, NoiseSource, StepNoise
 
 Shape = tuple[int, int, int]
 Draw = Callable[[], Tensor]
@@ -62,16 +61,13 @@ class SeededNoise:
         """The noise (N, *shape) that a sampler adds in its next step."""
         return self._stack([draw() for draw in self._draws])
 
-    def source(self, sigmas: Tensor, *, brownian: bool) -> NoiseSource:
-        """The noise that a sampler adds on its way over the noise levels `sigmas`.
+    def seeds(self) -> list[int]:
+        """Those of the probes: of Brownian noise, which in A1111 knows no ENSD."""
+        return [probe.seed for probe in self._probes]
 
-        brownian: whether it is of one Brownian motion an image; those are of the plain seeds, as in A1111.
-        """
-        if not brownian or len(sigmas) < 2:
-            return StepNoise(self.next)
-        seeded = [partial(_first_of, probe.rng, shape=self._shape) for probe in self._probes]
-        like = torch.empty(0, device=self._device, dtype=self._dtype)
-        return BrownianNoise(self.next, [probe.seed for probe in self._probes], seeded, sigmas, like)
+    def seeded(self) -> list[Callable[[int], Tensor]]:
+        """For every probe, what a generator of its source draws first: seed -> (channels, height, width)."""
+        return [partial(_first_of, probe.rng, shape=self._shape) for probe in self._probes]
 
     def _begin(self, probe: Probe, draw: Draw) -> Tensor:
         noise = draw()

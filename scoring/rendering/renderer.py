@@ -153,6 +153,7 @@ class Renderer:
             way = sampling.second_pass(self._levels, run.steps, probe.hires.denoising_strength)
             larger = enlarge(first, Size(probe.width, probe.height), probe.hires, self._factor)
             x = way.begin(noise.first(), larger)
+        added = way.noise(noise.next, noise.seeds(), noise.seeded(), x)
         with freeu(self._unet, probe.freeu, run.steps) as set_done:
             denoiser = Denoiser(
                 self._unet,
@@ -165,7 +166,7 @@ class Renderer:
                 begin_call=lambda call: set_done(((run.earlier_calls or 0) + call) / run.steps),
                 between_steps=between_steps,
             )
-            return way.sample(denoiser, x, noise.source(way.sigmas, brownian=way.sampler.brownian))
+            return way.sample(denoiser, x, added)
 
     def _check_latents(self, latents: Tensor, names: list[str]) -> None:
         broken = first_not_finite(latents, names)

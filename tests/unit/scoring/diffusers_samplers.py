@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,7 @@ def first_noise(sampler: str, scheduler: Any, noise: Tensor) -> Tensor:
     if not sampler.startswith("DPM++"):
         return noise
     sigma = float(scheduler.sigmas[0])
-    return noise * sigma / (1 + sigma**2) ** 0.5
+    return noise * (sigma / math.sqrt(1 + sigma**2))
 
 
 def seeded(seed: int, shape: tuple[int, ...]) -> tuple[Tensor, torch.Generator]:

@@ -16,7 +16,6 @@ from scoring.rendering.components import Components
 from scoring.rendering.freeu import freeu
 from scoring.rendering.renderer import Renderer
 from scoring.rendering.text_encoder import TextEncoder
-from tests.unit.scoring.test_thresholding import literal as literal_thresholding
 
 TOLERANCE = 1e-4
 ARTICLE = DynamicThresholding(mimic_scale=1, separate_feature_channels=False, interpolate_phi=0.3)
@@ -56,14 +55,20 @@ def states(components: Components) -> tuple[Tensor, Tensor]:
 
 
 def thresholded(settings: DynamicThresholding, scale: float) -> literal.Combine:
+    """Around the mean of each channel, by the largest distance of all (MEAN, AD, channels together)."""
+
     def combine(negative: Tensor, positive: Tensor, _step: int, _steps: int) -> Tensor:
-        given = {
-            "negative": negative.double(),
-            "parts": [positive.double()],
-            "weights": torch.ones(1, 1, dtype=torch.float64),
-            "cfg_scale": torch.tensor([scale], dtype=torch.float64),
-        }
-        return literal_thresholding(given, settings, settings.mimic_scale).float()
+        pull = positive - negative
+        guided, mimicked = negative + scale * pull, negative + settings.mimic_scale * pull
+        means = [float(guided[0, channel].mean()) for channel in range(4)]
+        wide = max(float((guided[0, c] - means[c]).abs().max()) for c in range(4))
+        narrow = max(float((mimicked[0, c] - mimicked[0, c].mean()).abs().max()) for c in range(4))
+        limit = max(wide, narrow)
+        result = torch.empty_like(guided)
+        for c in range(4):
+            clamped = (guided[0, c] - means[c]).clamp(-limit, limit)
+            result[0, c] = means[c] + clamped * narrow / limit
+        return settings.interpolate_phi * result + (1 - settings.interpolate_phi) * guided
 
     return combine
 
