@@ -27,6 +27,7 @@ from scoring.rendering.components import dtype_name
 from scoring.rendering.denoiser import BetweenSteps
 from scoring.rendering.fitting import fit_batches
 from scoring.rendering.images import to_pil
+from scoring.rendering.memory import is_out_of_memory
 from scoring.rendering.renderer import Renderer, probe_name
 from scoring.scorers.base import Scorer, ScorerSpec, checked_scores
 from scoring.scorers.registry import create_scorer
@@ -79,6 +80,9 @@ class _Batch:
     made: Any
 
 
+_Scores = dict[str, list[float]]
+
+
 class _Abandoned(Exception):
     """A render that nobody waits for any more."""
 
@@ -116,6 +120,9 @@ class Evaluator:
         self._thread: Executor | None = ThreadPoolExecutor(1, "render") if overlaps else None
         cuda: Any = torch.cuda  # its streams and events are not typed
         self._stream = cuda.Stream(self._device) if overlaps and self._device.type == "cuda" else None
+        self._alone = not overlaps
+        # Held while a step or an image is computed, so that what must run alone can wait for that.
+        self._computing = threading.Lock()
         self.forget_seconds()
 
     @property
@@ -158,11 +165,15 @@ class Evaluator:
 
         def pause() -> None:
             self._rendering.stop()
-            if abandoned.is_set():
-                raise _Abandoned
-            if between_steps is not None:
-                between_steps()
-            self._rendering.start()
+            self._computing.release()
+            try:
+                if abandoned.is_set():
+                    raise _Abandoned
+                if between_steps is not None:
+                    between_steps()
+            finally:
+                self._computing.acquire()
+                self._rendering.start()
 
         rendered = self._rendered(self.renderer.render(probes, wanted, pause))
         with closing(ahead(rendered, self._thread)) as batches:
@@ -175,12 +186,12 @@ class Evaluator:
     def _rendered(self, batches: Iterator[tuple[list[int], torch.Tensor]]) -> Iterator[_Batch]:
         while True:
             before = self._rendering.seconds
-            self._rendering.start()
-            try:
-                with torch.no_grad():  # here, because every thread has its own
+            with self._computing, torch.no_grad():  # here, because every thread has its own
+                self._rendering.start()
+                try:
                     indices, images = next(batches, (None, None))
-            finally:
-                self._rendering.stop()
+                finally:
+                    self._rendering.stop()
             if indices is None or images is None:
                 return
             made = None if self._stream is None else torch.cuda.current_stream(self._device).record_event()
@@ -188,12 +199,7 @@ class Evaluator:
 
     def _scored(self, batch: _Batch, probes: Sequence[Probe], wanted: set[int]) -> list[Rendered]:
         before = self._scoring.seconds
-        self._scoring.start()
-        try:
-            with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
-                scores, images = self._score(batch, probes)
-        finally:
-            self._scoring.stop()
+        scores, images = self._judged(batch, probes)
         share = (batch.seconds + self._scoring.seconds - before) / len(batch.indices)
         return [
             Rendered(
@@ -206,9 +212,33 @@ class Evaluator:
             if index in wanted
         ]
 
-    def _score(
-        self, batch: _Batch, probes: Sequence[Probe]
-    ) -> tuple[dict[str, list[float]], list[Image.Image]]:
+    def _judged(self, batch: _Batch, probes: Sequence[Probe]) -> tuple[_Scores, list[Image.Image]]:
+        """The scores of a batch, computed beside a render, or between its steps where both do not fit."""
+        if not self._alone:
+            try:
+                return self._timed_score(batch, probes)
+            except TrialFailed as failed:
+                if not isinstance(failed.__cause__, RuntimeError) or not is_out_of_memory(failed.__cause__):
+                    raise
+            self._alone = True
+            self.notices.append(
+                "out of memory: a batch can't be scored while the next one is rendered; from now on it is "
+                "scored between two steps"
+            )
+        with self._computing:
+            if self._stream is not None:
+                torch.cuda.empty_cache()
+            return self._timed_score(batch, probes)
+
+    def _timed_score(self, batch: _Batch, probes: Sequence[Probe]) -> tuple[_Scores, list[Image.Image]]:
+        self._scoring.start()
+        try:
+            with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+                return self._score(batch, probes)
+        finally:
+            self._scoring.stop()
+
+    def _score(self, batch: _Batch, probes: Sequence[Probe]) -> tuple[_Scores, list[Image.Image]]:
         if self._stream is not None and batch.made is not None:
             # Of this batch alone: the stream that renders is busy with the next one already.
             self._stream.wait_event(batch.made)

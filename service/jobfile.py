@@ -10,18 +10,20 @@ import yaml
 
 from scoring.errors import InputError
 from scoring.probes import probe_data
+from service.histories import put_histories
 
 
 def read_job_file(path: Path) -> dict[str, Any]:
     """The request in a YAML or JSON job file, ready to be sent.
 
-    Probe files and scorer weights that are named relative to the job file are found from there: the
-    probes are put into the request (of images, their infotexts), the weights by their absolute path. Raises
-    InputError.
+    Probe files, histories and scorer weights that are named relative to the job file are found from there:
+    the probes are put into the request (of images, their infotexts), histories as imported trials, the
+    weights by their absolute path. Raises InputError.
     """
     request = read_mapping(path)
     folder = path.absolute().parent
     nodes = request.get("nodes")
+    put_histories(request, folder)
     for spec in [request, *(nodes.values() if isinstance(nodes, dict) else [])]:
         _put_probes(spec, folder)
     for scorer in request.get("scorers") or []:

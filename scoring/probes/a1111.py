@@ -55,7 +55,7 @@ def schedule_named(name: Any, source: str) -> str:
 
 def rng_named(name: Any, source: str) -> Literal["CPU", "NV"]:
     """Ours for A1111's "Random number generator source". Raises InputError for an unknown one."""
-    if name not in _RNGS:
+    if not isinstance(name, str) or name not in _RNGS:
         raise InputError(f"{source}: unknown RNG {shown(name)}; take one of {', '.join(_RNGS)}")
     return _RNGS[name]
 

@@ -172,7 +172,10 @@ def _hires(settings: _Settings) -> dict[str, Any] | None:
     plain = Hires()
     if not hired:
         if strength is not None:
-            settings.notes.append(f"Denoising strength: {strength} has no effect without hires fix")
+            settings.notes.append(
+                f"Denoising strength: {strength} has no effect without hires fix; an image that A1111 made "
+                "from another one (img2img) can't be made here"
+            )
         return None
     if strength is None:
         settings.notes.append(f"hires fix without a denoising strength: {plain.denoising_strength} is taken")

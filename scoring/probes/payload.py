@@ -18,7 +18,7 @@ from scoring.probes.payload_scripts import read_scripts
 from scoring.probes.places import Places
 from scoring.probes.probe import MAX_SEED, Probe
 from scoring.probes.reading import Note, Reading
-from scoring.probes.wildcards import expanded, wildcard_mode
+from scoring.probes.wildcards import expanded, wildcard_in, wildcard_mode
 
 _DEFAULTS: Mapping[str, Any] = {
     "sampler_name": "Euler",
@@ -107,6 +107,8 @@ def read_payload(payload: Mapping[str, Any], source: str, places: Places) -> Rea
     options = read_options(given.get("override_settings", {}), source)
     asked = _Payload(given, options, source, places)
     mode = wildcard_mode(given.get("wildcard_type"), source)
+    if mode == "none" and (found := wildcard_in(given)):
+        asked.notes.append(f"wildcard_type is none: {shown(found)} in the prompt stays as it is")
     probes = [
         probe
         for fields in asked.numbered()
@@ -130,7 +132,7 @@ def _refuse(payload: Mapping[str, Any], source: str) -> None:
     wanted = [f"{key}={shown(payload[key])}" for key in payload if not _is_off(key, payload[key])]
     if wanted:
         raise InputError(f"{source}: can't be done: {', '.join(wanted)}; switch it off")
-    if "prompt" not in payload:
+    if payload.get("prompt") is None:
         raise InputError(f"{source}: the A1111 payload lacks key 'prompt'; add it")
 
 

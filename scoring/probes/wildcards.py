@@ -38,10 +38,11 @@ def wildcard_mode(value: Any, source: str) -> Mode:
     """`value` as a mode; "" and None are `none`. Raises InputError for another one."""
     if value in (None, ""):
         return "none"
-    for mode in get_args(Mode):
-        if value == mode:
-            return mode  # type: ignore[no-any-return]
-    raise InputError(f"{source}: wildcards: {shown(value)} is none of {', '.join(get_args(Mode))}")
+    modes: tuple[Mode, ...] = get_args(Mode)
+    mode = next((mode for mode in modes if value == mode), None)
+    if mode is None:
+        raise InputError(f"{source}: wildcards: {shown(value)} is none of {', '.join(modes)}")
+    return mode
 
 
 def wildcard_in(fields: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,21 @@ import sys
 import typer
 
 from scoring.errors import InputError
-from service.cli import afterwards, backup, bracket, control, local, probes, remote, scorers, serve
+from service.cli import (
+    afterwards,
+    backup,
+    bracket,
+    components,
+    control,
+    formats,
+    imports,
+    local,
+    probes,
+    remote,
+    scorers,
+    serve,
+    uniform,
+)
 from service.errors import Conflict, NotFound
 
 app = typer.Typer(
@@ -32,18 +46,25 @@ for command in (
     local.models,
     local.inspect,
     bracket.bracket,
+    uniform.uniform,
     afterwards.retally,
     afterwards.rescore,
     afterwards.export,
     afterwards.report,
     afterwards.gc,
+    formats.recipe,
+    formats.presets,
+    formats.export_trials,
+    formats.export_mecha,
     local.worker,
     backup.backup,
     backup.restore,
 ):
     app.command()(command)
+app.command("import")(imports.import_history)
 app.add_typer(scorers.app, name="scorers")
 app.add_typer(probes.app, name="probes")
+app.add_typer(components.app, name="components")
 
 
 def main() -> None:

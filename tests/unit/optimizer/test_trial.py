@@ -188,6 +188,40 @@ def test_a_scorer_that_fails_ends_the_render_and_nothing_runs_on(
     assert sorted(told(evaluator.evaluate(PROBES))) == [0, 1, 2]
 
 
+def test_scorers_that_do_not_fit_beside_a_render_run_between_its_steps(
+    paths: tuple[Path, Path], scorers: list[ScorerSpec]
+) -> None:
+    evaluator = Evaluator(paths[0], scorers, max_batch=1, overlap=True)
+    rendering = threading.Event()
+    handle = evaluator.components.unet.register_forward_pre_hook(lambda *_: rendering.set())
+    evaluator.components.unet.register_forward_hook(lambda *_: rendering.clear())
+    held: list[bool] = []
+
+    class Large(Spy):
+        """Needs all the memory: it runs out of it while the UNet computes."""
+
+        def score(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+            if not held:
+                assert rendering.wait(10)
+                held.append(True)
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            held.append(rendering.is_set())
+            time.sleep(0.05)
+            assert not rendering.is_set()
+            return super().score(images, prompts)
+
+    evaluator.scorers["large"] = Large()
+    found = told(evaluator.evaluate(PROBES))
+    handle.remove()
+    assert sorted(found) == [0, 1, 2]
+    assert held == [True, False, False, False]
+    assert evaluator.seconds.overlap == 0 or evaluator.seconds.overlap < evaluator.seconds.score
+    assert evaluator.notices == [
+        "out of memory: a batch can't be scored while the next one is rendered; from now on it is scored "
+        "between two steps"
+    ]
+
+
 def test_whoever_stops_reading_stops_the_render(paths: tuple[Path, Path], scorers: list[ScorerSpec]) -> None:
     pair = PairEvaluator(*paths, scorers, max_batch=1, overlap=True)
     calls: list[None] = []

@@ -294,7 +294,8 @@ def test_what_is_not_applied_and_what_is_unknown_is_told() -> None:
     ]
     assert reading.provenance == ({"Model": "x", "User": "me"},)
     assert _notes(read_infotext(_line(", Denoising strength: 0.7"))) == [
-        "Denoising strength: 0.7 has no effect without hires fix"
+        "Denoising strength: 0.7 has no effect without hires fix; an image that A1111 made from another one "
+        "(img2img) can't be made here"
     ]
     assert _notes(read_infotext(_line(", Hires upscale: 2"))) == [
         "hires fix without a denoising strength: 0.7 is taken"
