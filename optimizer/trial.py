@@ -24,10 +24,11 @@ from scoring.probes.images import labelled
 from scoring.prompts.plain import plain_text
 from scoring.rendering.acceleration import accelerate
 from scoring.rendering.components import dtype_name
+from scoring.rendering.denoiser import BetweenSteps
 from scoring.rendering.fitting import fit_batches
 from scoring.rendering.images import to_pil
 from scoring.rendering.memory import is_out_of_memory
-from scoring.rendering.renderer import BetweenSteps, Renderer, probe_name
+from scoring.rendering.renderer import Renderer, probe_name
 from scoring.scorers.base import Scorer, ScorerSpec, checked_scores
 from scoring.scorers.registry import create_scorer
 

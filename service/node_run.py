@@ -12,7 +12,7 @@ from optimizer.exporting import export_recipe
 from optimizer.recipes import AverageRecipe
 from optimizer.trial import Evaluator, PairEvaluator, Rendered
 from scoring.probes import Probe
-from scoring.rendering.renderer import BetweenSteps
+from scoring.rendering.denoiser import BetweenSteps
 from service.db.records import NewCheckpoint
 from service.db.states import NodeKind
 from service.node_context import NodeContext

@@ -17,7 +17,7 @@ from optimizer.search import BASELINES, ToldTrial, propose, stop_reason
 from optimizer.trial import Rendered, StageSeconds
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
-from scoring.rendering.renderer import BetweenSteps
+from scoring.rendering.denoiser import BetweenSteps
 from scoring.reward import Scale, image_scores, measure, tally
 from scoring.watch import Judged, watch_warnings
 from service.db.records import Looks, TrialRecord

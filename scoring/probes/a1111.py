@@ -9,21 +9,21 @@ from typing import Any, Literal, get_args
 from scoring.errors import InputError
 from scoring.probes.checked import shown
 from scoring.probes.probe import Schedule
-from scoring.rendering.samplers import SAMPLERS
+from scoring.rendering.sampling import SAMPLERS
 
 NO_RNG = "names no RNG: A1111's default, GPU, which is NV here"
 TUNED_MODES = {"Power Up", "Power Down", "Linear Repeating", "Cosine Repeating", "Sawtooth"}
 """The modes of dynamic thresholding that its scheduler value matters to."""
 
-_TIMESTEP_SAMPLERS = ("DDIM", "DDIM CFG++", "PLMS", "UniPC")
 _SCHEDULES: Mapping[str, str] = {label.lower().replace(" ", ""): label for label in get_args(Schedule)}
 _OLD_STAGE_KEYS = {"skip_threshold": "skip_cutoff"}
 _RNGS: Mapping[str, Literal["CPU", "NV"]] = {"CPU": "CPU", "GPU": "NV", "NV": "NV"}
 
 
 def eta_key(sampler: str) -> str:
-    """The infotext's key of the eta that this sampler uses."""
-    return "Eta DDIM" if sampler in _TIMESTEP_SAMPLERS else "Eta"
+    """The infotext's key of the eta that this sampler uses; an unknown one is for others to refuse."""
+    known = SAMPLERS.get(sampler)
+    return "Eta DDIM" if known is not None and known.kind == "timesteps" else "Eta"
 
 
 def sampler_and_schedule(sampler: Any, schedule: Any, source: str) -> tuple[Any, str | None]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from scoring.errors import InputError
-from scoring.rendering.samplers import check_sampler
+from scoring.rendering.sampling import check_sampler
 from scoring.rendering.upscalers import check_upscaler
 
 MAX_SEED = 2**32 - 1

@@ -23,8 +23,8 @@ def schedule(prompt: str, steps: int, earlier: int | None = None) -> tuple[Stage
     """What a prompt says in the course of `steps`: stages in order, the last one until `steps`.
 
     A `when` with a point is a share of the steps, rounded down, one without is a step (A1111's rule since
-    version 1.6). earlier: the steps of the pass before, where these are those of hires fix's second: the count
-    goes on, so that shares from 1 to 2 and steps above `earlier` lie in this pass.
+    version 1.6). earlier: the steps of the pass before, where these are of the second pass of hires fix: the
+    count goes on, so that shares from 1 to 2 and steps above `earlier` lie in this pass.
     Brackets that are neither editing nor alternation stay, they are emphasis. As in A1111 a prompt is not
     edited at all where it has a `|` outside of an alternation, or a backslash at a line's end.
     """

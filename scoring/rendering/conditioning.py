@@ -1,4 +1,4 @@
-"""Probes to what the UNet attends to in each of its calls."""
+"""Prompts to what the UNet attends to in each of its calls."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoring.probes import Probe
 from scoring.prompts import Stage, compose, schedule, text_at
 from scoring.rendering.components import Components
-from scoring.rendering.samplers import SAMPLERS
+from scoring.rendering.passes import Pass
 from scoring.rendering.text_encoder import CHUNK_STATES, TextEncoder
 
 Stages = tuple[Stage, ...]
@@ -21,7 +20,7 @@ Stages = tuple[Stage, ...]
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a probe says in the course of its render.
+    """What is said in the course of a pass.
 
     negative: what guidance leads away from; None without guidance. parts: what it leads to, each with its
     weight; without guidance there is one, of weight 1.
@@ -32,7 +31,7 @@ class Prompts:
 
 
 class Form(NamedTuple):
-    """What probes have in common that share a batch: each takes `parts` rows of the UNet with `tokens` states
+    """What passes have in common that share a batch: each takes `parts` rows of the UNet with `tokens` states
     of text, and one with `negative_tokens` where these are not 0."""
 
     parts: int
@@ -44,55 +43,57 @@ class Form(NamedTuple):
         return self.parts + bool(self.negative_tokens)
 
 
-def read_prompts(probe: Probe) -> Prompts:
-    """The prompts of a probe without the one that can't change the image, if there is such a one.
+def read_prompts(run: Pass) -> Prompts:
+    """The prompts of a pass without the one that can't change the image, if there is such a one.
 
     A1111 knows no AND in a negative prompt: there it is a word.
     """
-    calls = _calls(probe)
-    if probe.cfg_scale == 0:
-        return Prompts(None, ((1.0, schedule(probe.negative_prompt, calls)),))
-    parts = tuple((part.weight, schedule(part.text, calls)) for part in compose(probe.prompt))
-    if probe.cfg_scale == 1 and [weight for weight, _ in parts] == [1]:
+    negative = schedule(run.negative_prompt, run.calls, run.earlier_calls)
+    if run.cfg_scale == 0:
+        return Prompts(None, ((1.0, negative),))
+    parts = tuple(
+        (part.weight, schedule(part.text, run.calls, run.earlier_calls)) for part in compose(run.prompt)
+    )
+    if run.cfg_scale == 1 and not run.guided and [weight for weight, _ in parts] == [1]:
         return Prompts(None, parts)
-    return Prompts(schedule(probe.negative_prompt, calls), parts)
+    return Prompts(negative, parts)
 
 
 class Conditioner:
-    """Gives batches of probes their conditioning; what was encoded is kept as long as this object lives.
+    """Gives batches of passes their conditioning; what was encoded is kept as long as this object lives.
 
     embeddings: as `TextEncoder` says.
     """
 
     def __init__(self, components: Components, device: torch.device, embeddings: Path | None = None) -> None:
         self._encoder = TextEncoder(components, device, embeddings)
-        self._prompts: dict[Probe, Prompts] = {}
+        self._prompts: dict[Pass, Prompts] = {}
 
-    def check(self, probe: Probe) -> None:
-        """Raises InputError for what `TextEncoder.check` says of any text of the probe."""
-        for stages in self._all_stages(probe):
+    def check(self, run: Pass) -> None:
+        """Raises InputError for what `TextEncoder.check` says of any text of the pass."""
+        for stages in self._all_stages(run):
             for stage in stages:
-                self._encoder.check(stage.text, probe.clip_skip)
+                self._encoder.check(stage.text, run.clip_skip)
 
-    def encode(self, probes: Iterable[Probe]) -> None:
-        """Encodes all texts of `probes` that are not known yet. Raises InputError as `TextEncoder.encode`."""
+    def encode(self, runs: Iterable[Pass]) -> None:
+        """Encodes all texts of `runs` that are not known yet. Raises InputError as `TextEncoder.encode`."""
         self._encoder.encode(
-            (text, probe.clip_skip)
-            for probe in probes
-            for stages in self._all_stages(probe)
+            (text, run.clip_skip)
+            for run in runs
+            for stages in self._all_stages(run)
             for text in self._texts(stages)
         )
 
-    def form(self, probe: Probe) -> Form:
-        """Which probes this one can share a batch with, as far as its texts are concerned."""
-        prompts = self._read(probe)
+    def form(self, run: Pass) -> Form:
+        """Which passes this one can share a batch with, as far as its texts are concerned."""
+        prompts = self._read(run)
         tokens = max(self._tokens(stages) for _, stages in prompts.parts)
         return Form(len(prompts.parts), tokens, self._tokens(prompts.negative) if prompts.negative else 0)
 
-    def batch(self, probes: Sequence[Probe], dtype: torch.dtype) -> BatchText:
-        """What the UNet attends to for encoded probes of one form, in `dtype`."""
-        form, prompts = self.form(probes[0]), [self._read(probe) for probe in probes]
-        skips = [probe.clip_skip for probe in probes]
+    def batch(self, runs: Sequence[Pass], dtype: torch.dtype) -> BatchText:
+        """What the UNet attends to for encoded passes of one form, in `dtype`."""
+        form, prompts = self.form(runs[0]), [self._read(run) for run in runs]
+        skips = [run.clip_skip for run in runs]
         parts = [
             _Row(own.parts[i][1], skip, form.tokens)
             for i in range(form.parts)
@@ -105,23 +106,21 @@ class Conditioner:
         ]
         if not negatives:
             return BatchText([parts], None, self._row_states, dtype)
-        guidance = torch.tensor(
-            [
-                [probe.cfg_scale * own.parts[i][0] for probe, own in zip(probes, prompts, strict=True)]
-                for i in range(form.parts)
-            ]
+        pull = Pull(
+            cfg_scale=torch.tensor([run.cfg_scale for run in runs]),
+            weights=torch.tensor([[own.parts[i][0] for own in prompts] for i in range(form.parts)]),
         )
         # As in A1111, texts of different lengths go through the UNet one after the other.
         groups = [negatives + parts] if form.tokens == form.negative_tokens else [negatives, parts]
-        return BatchText(groups, guidance, self._row_states, dtype)
+        return BatchText(groups, pull, self._row_states, dtype)
 
-    def _read(self, probe: Probe) -> Prompts:
-        if probe not in self._prompts:
-            self._prompts[probe] = read_prompts(probe)
-        return self._prompts[probe]
+    def _read(self, run: Pass) -> Prompts:
+        if run not in self._prompts:
+            self._prompts[run] = read_prompts(run)
+        return self._prompts[run]
 
-    def _all_stages(self, probe: Probe) -> Iterator[Stages]:
-        prompts = self._read(probe)
+    def _all_stages(self, run: Pass) -> Iterator[Stages]:
+        prompts = self._read(run)
         yield from (stages for _, stages in prompts.parts)
         if prompts.negative is not None:
             yield prompts.negative
@@ -150,20 +149,27 @@ class _Row:
     tokens: int
 
 
-class BatchText:
-    """What the UNet attends to for a batch of N images, call by call.
+class Pull(NamedTuple):
+    """How strongly the parts of N prompts lead away from their negative prompts.
 
-    guidance: (parts, N), how strongly each part leads away from the negative prompt; None without guidance.
+    cfg_scale: (N,). weights: (parts, N), what AND gives each part beside it.
     """
+
+    cfg_scale: Tensor
+    weights: Tensor
+
+
+class BatchText:
+    """What the UNet attends to for a batch of N images, call by call. pull: None without guidance."""
 
     def __init__(
         self,
         groups: Sequence[Sequence[_Row]],
-        guidance: Tensor | None,
+        pull: Pull | None,
         states: Callable[[_Row, str], Tensor],
         dtype: torch.dtype,
     ) -> None:
-        self.guidance = guidance
+        self.pull = pull
         self._groups, self._row_states, self._dtype = groups, states, dtype
         self._said: list[list[str]] = []
         self._states: list[Tensor] = []
@@ -183,11 +189,3 @@ class BatchText:
             ]
             self._states = [states.to(self._dtype) for states in self._states]
         return self._states
-
-
-def _calls(probe: Probe) -> int:
-    """How often A1111 counts the UNet to be called: twice a step by samplers of second order."""
-    import diffusers  # here, so that reading and checking probes stays fast
-
-    order: int = getattr(diffusers, SAMPLERS[probe.sampler].scheduler).order
-    return order * probe.steps

@@ -11,6 +11,7 @@ generators of its own, so that they do not depend on its neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -60,6 +61,14 @@ class SeededNoise:
         """The noise (N, *shape) that a sampler adds in its next step."""
         return self._stack([draw() for draw in self._draws])
 
+    def seeds(self) -> list[int]:
+        """Those of the probes: of Brownian noise, which in A1111 knows no ENSD."""
+        return [probe.seed for probe in self._probes]
+
+    def seeded(self) -> list[Callable[[int], Tensor]]:
+        """For every probe, what a generator of its source draws first: seed -> (channels, height, width)."""
+        return [partial(_first_of, probe.rng, shape=self._shape) for probe in self._probes]
+
     def _begin(self, probe: Probe, draw: Draw) -> Tensor:
         noise = draw()
         if probe.variation_strength == 0:
@@ -69,6 +78,10 @@ class SeededNoise:
 
     def _stack(self, noise: list[Tensor]) -> Tensor:
         return torch.stack(noise).to(self._device, self._dtype)
+
+
+def _first_of(rng: Literal["CPU", "NV"], seed: int, shape: Shape) -> Tensor:
+    return _generator(rng, seed, shape)()
 
 
 def _generator(rng: Literal["CPU", "NV"], seed: int, shape: Shape) -> Draw:

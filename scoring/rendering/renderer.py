@@ -6,9 +6,8 @@ only once, and can be differentiated: nothing here turns gradients off, the call
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,58 +18,19 @@ from torch import Tensor
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
 from scoring.rendering.components import Components, dtype_name
-from scoring.rendering.conditioning import BatchText, Conditioner, Form
+from scoring.rendering.conditioning import Conditioner
 from scoring.rendering.decoder import Decoder
+from scoring.rendering.denoiser import BetweenSteps, Denoiser, Guidance
+from scoring.rendering.freeu import freeu
+from scoring.rendering.hires import Size, enlarge
 from scoring.rendering.images import check_images, first_not_finite
 from scoring.rendering.memory import Kind, Memory, halves
-from scoring.rendering.samplers import make_scheduler
+from scoring.rendering.noise import SeededNoise
+from scoring.rendering.passes import Pass, passes
+from scoring.rendering.sampling.levels import NoiseLevels
+from scoring.rendering.sampling.plan import plan
 
 log = logging.getLogger(__name__)
-
-BetweenSteps = Callable[[], None]
-"""Called after every denoising step, so also before decoding; what it raises ends the render."""
-
-
-def denoise(
-    unet: Any,
-    scheduler: Any,
-    latents: Tensor,
-    *,
-    text: BatchText,
-    generators: list[torch.Generator],
-    between_steps: BetweenSteps | None = None,
-) -> Tensor:
-    """Latents (N, 4, h, w) of noise, already at the scheduler's first noise level, to latents of images.
-
-    generators: one a row, for samplers that add noise on the way. The scheduler's timesteps must be set.
-    """
-    guidance = None if text.guidance is None else text.guidance.to(latents)[:, :, None, None, None]
-    noise = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    for call, t in enumerate(scheduler.timesteps):
-        x = scheduler.scale_model_input(latents, t)
-        predicted = _predict(unet, x, t, text.at(call), guidance)
-        latents = scheduler.step(predicted, t, latents, **noise, return_dict=False)[0]
-        if between_steps is not None:
-            between_steps()
-    return latents
-
-
-def _predict(unet: Any, x: Tensor, t: Tensor, texts: Sequence[Tensor], guidance: Tensor | None) -> Tensor:
-    """What the UNet makes of `x` (N, 4, h, w) at time `t` under `texts`, as `BatchText.at` gives them.
-
-    guidance: (parts, N, 1, 1, 1), or None. Classifier-free guidance is that of Ho and Salimans (2022), as
-    k-diffusion and A1111 write it; the pulls of several parts add up, as in Liu et al. (2022).
-    """
-    predicted: Tensor = torch.cat(
-        [unet(x.repeat(len(rows) // len(x), 1, 1, 1), t, encoder_hidden_states=rows).sample for rows in texts]
-    )
-    if guidance is None:
-        return predicted
-    negative, *parts = predicted.chunk(1 + len(guidance))
-    guided = negative
-    for strength, part in zip(guidance, parts, strict=True):
-        guided = guided + strength * (part - negative)
-    return guided
 
 
 class Renderer:
@@ -102,6 +62,8 @@ class Renderer:
         modules: tuple[Any, ...] = (components.unet, components.vae, components.text_encoder)
         for module in modules:
             module.to(self.device).eval()
+        self._levels = NoiseLevels.of(components.scheduler_config)
+        self._passes: dict[Probe, tuple[Pass, ...]] = {}
         self._text = Conditioner(components, self.device, embeddings)
         self.memory = Memory(self.device, self._note)
         self._decoder = Decoder(components, self.memory, self._note)
@@ -109,11 +71,13 @@ class Renderer:
     def encode(self, probes: Sequence[Probe]) -> None:
         """Encodes the texts of `probes` ahead of rendering. Raises InputError as `render` does."""
         self._check(probes)
-        self._text.encode(probes)
+        self._text.encode(run for probe in probes for run in self._runs(probe))
 
     def kind(self, probe: Probe) -> Kind:
-        """What the memory to render a probe depends on: its size and its rows of the UNet."""
-        return Kind("render", probe.width, probe.height, self._text.form(probe).rows)
+        """What the memory to render a probe depends on: its largest size and its rows of the UNet."""
+        runs = self._runs(probe)
+        width, height = (self._factor * side for side in runs[-1].latents)
+        return Kind("render", width, height, max(self._text.form(run).rows for run in runs))
 
     def render(
         self,
@@ -123,18 +87,19 @@ class Renderer:
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Renders `probes` batch by batch: their indices and images (n, 3, H, W), float32 in [0, 1].
 
-        A batch has one sampler, step count and size; which probes share it changes an image by no more than
-        rounding. only: batches that hold none of these indices are left out; the others are the same as
-        without it, so that a trial that was cut short goes on to the bit. A batch that does not fit the
-        memory is cut in halves, which are the same every time too. between_steps: what it raises passes
-        through and loses the batch; the next call renders as if nothing had happened.
+        A batch has one sampler, step count, size and so on: its probes differ in what is said, how strongly,
+        and in their noise. Which probes share it changes an image by no more than rounding. only: batches
+        that hold none of these indices are left out; the others are the same as without it, so that a trial
+        that was cut short goes on to the bit. A batch that does not fit the memory is cut in halves, which
+        are the same every time too. between_steps: what it raises passes through and loses
+        the batch; the next call renders as if nothing had happened.
         Raises InputError before anything is rendered for a size that the VAE can't make, a prompt that can't
         be encoded, or too large a `clip_skip`; while rendering, TrialFailed, naming the probe, where the UNet
         or the VAE makes NaN, and for an image that is black, of one colour, or too large for the memory.
         """
         self.encode(probes)
         wanted = set(range(len(probes)) if only is None else only)
-        batches = _batches(probes, [self._text.form(probe) for probe in probes], self.max_batch)
+        batches = _batches([self._common(probe) for probe in probes], self.max_batch)
         return chain.from_iterable(self._batch(probes, batch, wanted, between_steps) for batch in batches)
 
     def _batch(
@@ -160,20 +125,48 @@ class Renderer:
         yield indices, images
 
     def _images(self, batch: Sequence[Probe], names: list[str], between_steps: BetweenSteps | None) -> Tensor:
-        scheduler = make_scheduler(batch[0].sampler, self.components)
-        scheduler.set_timesteps(batch[0].steps, device=self.device)
-        generators = [torch.Generator("cpu").manual_seed(probe.seed) for probe in batch]
-        latents = self._noise(batch[0], generators) * scheduler.init_noise_sigma
-        denoised = denoise(
-            self._unet,
-            scheduler,
-            latents,
-            text=self._text.batch(batch, self._unet.dtype),
-            generators=generators,
-            between_steps=between_steps,
-        )
-        self._check_latents(denoised, names)
-        return self._decoder.decode(denoised, names)
+        latents: Tensor | None = None
+        for runs in zip(*(self._runs(probe) for probe in batch), strict=True):
+            latents = self._denoised(batch, runs, latents, between_steps)
+            self._check_latents(latents, names)
+        assert latents is not None, "every probe has a first pass"
+        return self._decoder.decode(latents, names)
+
+    def _denoised(
+        self,
+        batch: Sequence[Probe],
+        runs: Sequence[Pass],
+        first: Tensor | None,
+        between_steps: BetweenSteps | None,
+    ) -> Tensor:
+        """Latents (N, 4, h, w) of images, float32: what a pass makes of noise or of the `first` pass."""
+        probe, run = batch[0], runs[0]
+        sampling = plan(run.sampler, run.schedule, probe.eta)
+        shape = (self._unet.config.in_channels, run.latents.height, run.latents.width)
+        # Not in 16 bits, as in k-diffusion: the latents of the first steps are large.
+        dtype = torch.promote_types(self._unet.dtype, torch.float32)
+        noise = SeededNoise(batch, shape, self.device, dtype)
+        if first is None or probe.hires is None:
+            way = sampling.first_pass(self._levels, run.steps)
+            x = way.begin(noise.first())
+        else:
+            way = sampling.second_pass(self._levels, run.steps, probe.hires.denoising_strength)
+            larger = enlarge(first, Size(probe.width, probe.height), probe.hires, self._factor)
+            x = way.begin(noise.first(), larger)
+        added = way.noise(noise.next, noise.seeds(), noise.seeded(), x)
+        with freeu(self._unet, probe.freeu, run.steps) as set_done:
+            denoiser = Denoiser(
+                self._unet,
+                way.t_of,
+                self.components.prediction_type,
+                self._text.batch(runs, self._unet.dtype),
+                Guidance(probe.thresholding, probe.cfg_rescale, of_noise=way.sampler.kind == "timesteps"),
+                calls=run.calls,
+                # A1111's extension goes on counting in the second pass.
+                begin_call=lambda call: set_done(((run.earlier_calls or 0) + call) / run.steps),
+                between_steps=between_steps,
+            )
+            return way.sample(denoiser, x, added)
 
     def _check_latents(self, latents: Tensor, names: list[str]) -> None:
         broken = first_not_finite(latents, names)
@@ -182,26 +175,47 @@ class Renderer:
                 f"the merged UNet made NaN of the latents of {broken}; {_remedy(self._unet.dtype)}"
             )
 
-    def _noise(self, probe: Probe, generators: Sequence[torch.Generator]) -> Tensor:
-        """Noise (N, channels, h, w), always drawn on the CPU in float32: the same on every device."""
-        factor = self.components.pixels_per_latent
-        shape = (self._unet.config.in_channels, probe.height // factor, probe.width // factor)
-        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-        return noise.to(self.device, self._unet.dtype)
+    @property
+    def _factor(self) -> int:
+        return self.components.pixels_per_latent
+
+    def _runs(self, probe: Probe) -> tuple[Pass, ...]:
+        if probe not in self._passes:
+            self._passes[probe] = passes(probe, self._factor)
+        return self._passes[probe]
+
+    def _common(self, probe: Probe) -> tuple[object, ...]:
+        """What probes have in common that are rendered together."""
+        how = [
+            (run.sampler, run.schedule, run.steps, run.latents, self._text.form(run))
+            for run in self._runs(probe)
+        ]
+        hires = probe.hires
+        second = hires and (hires.upscaler, hires.denoising_strength, probe.width, probe.height)
+        return (*how, second, probe.eta, probe.freeu, probe.thresholding, probe.cfg_rescale)
 
     def _note(self, notice: str) -> None:
         log.warning(notice)
         self.notices.append(notice)
 
     def _check(self, probes: Sequence[Probe]) -> None:
-        factor = self.components.pixels_per_latent
+        factor = self._factor
         for i, probe in enumerate(probes):
             if probe.width % factor or probe.height % factor:
                 raise InputError(
                     f"probe {i}: {probe.width}x{probe.height} can't be made by this model's VAE; "
                     f"take multiples of {factor}"
                 )
-            self._text.check(probe)
+            for run in self._runs(probe):
+                self._text.check(run)
+
+    def _check_steps(self, probe: Probe) -> None:
+        first, *second = self._runs(probe)
+        plan(first.sampler, first.schedule).first_pass(self._levels, first.steps)
+        if probe.hires is not None:
+            for run in second:
+                sampling = plan(run.sampler, run.schedule)
+                sampling.second_pass(self._levels, run.steps, probe.hires.denoising_strength)
 
 
 def probe_name(index: int, probe: Probe) -> str:
@@ -215,12 +229,11 @@ def _remedy(dtype: torch.dtype) -> str:
     return "its weights are broken: render each model alone to see which brings that"
 
 
-def _batches(probes: Sequence[Probe], forms: Sequence[Form], max_batch: int) -> Iterator[list[int]]:
-    """Indices of probes that can be rendered together, in order of their first appearance."""
+def _batches(kinds: Sequence[tuple[object, ...]], max_batch: int) -> Iterator[list[int]]:
+    """Indices of probes of one kind, in order of their first appearance."""
     groups: dict[tuple[object, ...], list[int]] = {}
-    for i, (probe, form) in enumerate(zip(probes, forms, strict=True)):
-        key = (probe.sampler, probe.steps, probe.width, probe.height, form)
-        groups.setdefault(key, []).append(i)
+    for i, kind in enumerate(kinds):
+        groups.setdefault(kind, []).append(i)
     for indices in groups.values():
         for start in range(0, len(indices), max_batch):
             yield indices[start : start + max_batch]

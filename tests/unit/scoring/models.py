@@ -18,9 +18,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from scoring.probes import Probe
 from scoring.rendering.components import Components, PredictionType
-from scoring.rendering.samplers import make_scheduler
+from tests.unit.scoring.diffusers_samplers import first_noise, make_scheduler, seeded
 
-EMOJI = Path(__file__).parents[3] / "optimizer/architectures/emoji"
+ARCHITECTURES = Path(__file__).parents[3] / "optimizer/architectures"
 SCHEDULER = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -102,11 +102,23 @@ def sd2() -> Components:
 
 def emoji() -> Components:
     """The zoo's own architecture with random weights."""
+    return _of_architecture("emoji")
+
+
+def sd2_of_full_size() -> Components:
+    """SD2.1 with random weights: 1.3 billion of them."""
+    return _of_architecture("sd2")
+
+
+def _of_architecture(name: str) -> Components:
+    def config(part: str) -> dict[str, Any]:
+        read: dict[str, Any] = json.loads((ARCHITECTURES / name / part / "config.json").read_text())
+        return read
+
     torch.manual_seed(3)
-    unet = UNet2DConditionModel.from_config(json.loads((EMOJI / "unet/config.json").read_text()))
-    vae = AutoencoderKL.from_config(json.loads((EMOJI / "vae/config.json").read_text()))
-    text = CLIPTextModel(CLIPTextConfig(**json.loads((EMOJI / "text_encoder/config.json").read_text())))
-    return _components(unet, vae, text, "v_prediction")
+    unet = UNet2DConditionModel.from_config(config("unet"))
+    vae = AutoencoderKL.from_config(config("vae"))
+    return _components(unet, vae, CLIPTextModel(CLIPTextConfig(**config("text_encoder"))), "v_prediction")
 
 
 def _without_last_layers(text_encoder: CLIPTextModel, skipped: int) -> CLIPTextModel:
@@ -139,6 +151,9 @@ def pipeline_image(
 ) -> Tensor:
     """What diffusers' own pipeline renders for one probe: (3, H, W) in [0, 1]."""
     run = reused or pipeline(components, probe)
+    height, width = (side // components.pixels_per_latent for side in (probe.height, probe.width))
+    noise, generator = seeded(probe.seed, (1, components.unet.config.in_channels, height, width))
+    run.scheduler.set_timesteps(probe.steps)
     images = run(
         probe.prompt,
         negative_prompt=probe.negative_prompt,
@@ -146,7 +161,8 @@ def pipeline_image(
         width=probe.width,
         num_inference_steps=probe.steps,
         guidance_scale=probe.cfg_scale,
-        generator=torch.Generator("cpu").manual_seed(probe.seed),
+        latents=first_noise(probe.sampler, run.scheduler, noise),
+        generator=generator,
         output_type="pt",
     ).images
     image: Tensor = images[0]

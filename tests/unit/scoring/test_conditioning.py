@@ -16,9 +16,10 @@ from scoring.errors import InputError
 from scoring.probes import Probe
 from scoring.rendering.components import Components
 from scoring.rendering.conditioning import Conditioner, Form
+from scoring.rendering.passes import passes
 from scoring.rendering.renderer import Renderer
-from scoring.rendering.samplers import make_scheduler
 from scoring.rendering.text_encoder import TextEncoder
+from tests.unit.scoring.diffusers_samplers import first_noise, make_scheduler, seeded
 
 TOLERANCE = 1e-4
 CPU = torch.device("cpu")
@@ -49,7 +50,9 @@ def model(name: str) -> Components:
 
 
 def probe(**fields: Any) -> Probe:
-    return Probe(**{"prompt": "a cat", "seed": 1, "steps": 3, "width": 32, "height": 32, **fields})
+    return Probe(
+        **{"sampler": "Euler", "prompt": "a cat", "seed": 1, "steps": 3, "width": 32, "height": 32, **fields}
+    )
 
 
 def states_of(text: str, name: str = "sd1", clip_skip: int = 1, **options: Any) -> Tensor:
@@ -186,9 +189,8 @@ def by_hand(wanted: Probe, said: Said, name: str = "sd1") -> Tensor:
     components = model(name)
     scheduler = make_scheduler(wanted.sampler, components)
     scheduler.set_timesteps(wanted.steps)
-    generator = torch.Generator().manual_seed(wanted.seed)
-    x = torch.randn((1, 4, wanted.height // 8, wanted.width // 8), generator=generator)
-    x = x * scheduler.init_noise_sigma
+    noise, _ = seeded(wanted.seed, (1, 4, wanted.height // 8, wanted.width // 8))
+    x = first_noise(wanted.sampler, scheduler, noise) * scheduler.init_noise_sigma
     unet: Any = components.unet
     vae: Any = components.vae
     with torch.no_grad():
@@ -349,7 +351,7 @@ def test_stages_are_filled_up_with_empty_chunks_and_parts_with_their_last_state(
     ],
 )
 def test_the_form_of_a_probe(fields: dict[str, Any], form: Form) -> None:
-    assert Conditioner(model("sd1"), CPU).form(probe(**fields)) == form
+    assert Conditioner(model("sd1"), CPU).form(passes(probe(**fields), 8)[0]) == form
 
 
 def test_probes_of_one_form_share_a_batch_and_no_image_depends_on_it() -> None:

@@ -12,7 +12,7 @@ from scoring.probes import MAX_SEED, DynamicThresholding, FreeU, FreeUStage, Hir
 from scoring.probes.infotext import to_infotext
 from scoring.probes.infotext_reader import read_infotext
 from scoring.probes.probe import ScaleMode, Schedule
-from scoring.rendering.samplers import SAMPLERS
+from scoring.rendering.sampling import SAMPLERS
 from scoring.rendering.upscalers import UPSCALERS
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
