@@ -28,11 +28,11 @@ from scoring.reward import TALLIES, TALLIES_OF_ANY_SIGN
 from scoring.scorers.base import ScorerSpec
 from scoring.scorers.cards import check_optimised, is_guard
 from scoring.scorers.registry import scorer_names
+from scoring.scorers.weights import located
 from service.catalog import Catalog, digest
 from service.db.records import NewJob, NewNode
 from service.db.states import NodeKind
 from service.db.tree import RANKED, ranked
-from service.folders import inside
 from service.jobs import JobRequest, NodeOverrides, NodePlan, ProbesSpec
 from service.probes import ProbeSource
 from service.settings import Settings, describe
@@ -301,15 +301,4 @@ def checked_scorers(
         if spec.scorer in seen:
             raise InputError(f"{field}: {spec.scorer!r} is named twice; name each scorer once")
         seen.add(spec.scorer)
-    return [_with_model(spec, settings, local, field) for spec in specs]
-
-
-def _with_model(spec: ScorerSpec, settings: Settings, local: bool, where: str) -> ScorerSpec:
-    if spec.model is None:
-        return spec
-    given = Path(spec.model).expanduser()
-    field = f"{where}: model of {spec.scorer!r}"
-    path = given if local and given.is_absolute() else inside(spec.model, settings.scorers_dir, field)
-    if not path.exists():
-        raise InputError(f"{field}: {path} does not exist; put the weights there or correct the name")
-    return spec.model_copy(update={"model": str(path)})
+    return [located(spec, settings.scorers_dir, anywhere=local, field=field) for spec in specs]
