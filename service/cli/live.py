@@ -110,8 +110,9 @@ def _signed(value: float | None) -> Text:
 def _node(node: dict[str, Any]) -> RenderableType:
     ended = node["trials_done"] + node["trials_failed"]
     planned = node["trials_planned"]
+    inputs = f"{node['a']} + {node['b']}" if node["b"] else node["a"] or "all leaves"
     lines: list[RenderableType] = [
-        Text(f"{node['a']} + {node['b']} -> {node['output']}", "dim"),
+        Text(f"{inputs} -> {node['output']}", "dim"),
         # A bar alone ends without a line break.
         Padding(
             ProgressBar(total=planned, completed=planned if node["state"] == "done" else ended, width=60)

@@ -306,7 +306,10 @@ class TestPlot:
     def test_who_watches_has_an_axis_of_its_own_and_warned_trials_a_ring_in_all(self) -> None:
         scores = [0.5, 0.4, 0.45, 0.6]
         plain = scores_plot([Search("01b", scores)])
-        means = {"sharpness": [9.0, None, 7.0, 3.0], "second $opinion$": [1.0, 2.0, 3.0, 4.0]}
+        means: dict[str, list[float | None]] = {
+            "sharpness": [9.0, None, 7.0, 3.0],
+            "second $opinion$": [1.0, 2.0, 3.0, 4.0],
+        }
         watched = scores_plot([Search("01b", scores, means, [3])])
         assert plain is not None
         assert watched is not None
