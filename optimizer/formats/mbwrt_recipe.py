@@ -17,7 +17,7 @@ from optimizer.formats.text import read_alpha, read_lines, read_number
 from scoring.errors import InputError
 
 _KEYS = ("modelA", "modelB", "modelO", "position_id_fix", "output_mode")
-_NUMBERED = re.compile(r"\s*'(\d+)'\s*:\s*(\S+)")
+_NUMBERED = re.compile(r"\s*'(\d{1,4})'\s*:\s*(\S+)")
 _WEIGHTS_LINE = re.compile(r"\s*[-+\d.eE]+\s*(,[^,]*){5,}$")
 _ORDER_NAMES = {
     "recipe": "recipe order (… OUT11, OUT, TIME_EMBED)",
@@ -217,7 +217,7 @@ def _console_log(path: Path, lines: list[tuple[int, str]]) -> ConsoleLog | None:
             "paste the whole log again"
         )
     text = "\n".join(line for _, line in lines)
-    seed = re.search(r"Random seed\s*:\s*(\d+)", text)
+    seed = re.search(r"Random seed\s*:\s*(\d{1,20})\b", text)
     return ConsoleLog(
         score=_logged(path, text, "Best score"),
         weights={block: numbered[place] for place, block in enumerate(NAT_ORDER)},

@@ -234,7 +234,8 @@ def _own_recipe(
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    # What a terminal would obey, and what is no Unicode, is not shown as it stands.
+    return "".join(c if c.isprintable() else "?" for c in value) if isinstance(value, str) and value else None
 
 
 def _number(value: Any) -> float | None:

@@ -46,9 +46,13 @@ def read_number(text: str, where: str, what: str) -> float:
     try:
         value = float(text)
     except ValueError as error:
-        raise InputError(f"{where}: {what} is {text.strip()!r}, which is no number; correct it") from error
+        raise InputError(
+            f"{where}: {what} is {text.strip()[:40]!r}, which is no number; correct it"
+        ) from error
     if not math.isfinite(value):
-        raise InputError(f"{where}: {what} is {text.strip()}; only finite numbers count, remove the line")
+        raise InputError(
+            f"{where}: {what} is {text.strip()[:40]}; only finite numbers count, remove the line"
+        )
     return value
 
 
