@@ -3,26 +3,29 @@
 A1111 keeps two strings of JSON in a safetensors header: `sd_merge_recipe`, how the file itself was merged,
 and `sd_merge_models`, every ancestor by its sha256 with its own recipe (`run_modelmerger` in its
 modules/extras.py). Extensions that merge (supermerger, model-mixer) write the same two with fields of their
-own. auto-MBW-rt writes `sd_mbwrt_recipe`; our own strings are those of optimizer/recipes.py.
+own. auto-MBW-rt writes `sd_mbwrt_recipe`; our own strings are those of optimizer/recipes.py and
+optimizer/component_recipes.py.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from optimizer.blocks import BLOCKS, SDXL_BLOCKS, BlockWeights
 from optimizer.checkpoints import open_checkpoint
+from optimizer.component_recipes import KEY as COMPONENTS_KEY
+from optimizer.component_recipes import ComponentRecipe, read_component_recipe
 from optimizer.formats.text import read_text
 from optimizer.recipes import AverageRecipe, Parent, Recipe, read_average, read_recipe
 from scoring.errors import InputError
 
 # A1111 itself nests as deep as people merge; the deepest known has nine merges.
 _DEEPEST = 200
-AnyRecipe = TypeVar("AnyRecipe", Recipe, AverageRecipe)
+AnyRecipe = TypeVar("AnyRecipe", Recipe, AverageRecipe, ComponentRecipe)
 _HASHES = ("primary_model_hash", "secondary_model_hash", "tertiary_model_hash")
 _SHOWN = ("interp_method", "multiplier", "custom_name", "type", *_HASHES)
 
@@ -88,11 +91,14 @@ def ancestry_of(metadata: Mapping[str, Any], name: str) -> Ancestry:
     """
     notices: list[str] = []
     models = _Models(_json_of(metadata, "sd_merge_models", notices), notices)
-    readers = (_own_merge, _average_merge, _mbwrt_merge)
-    merge = next((merge for reader in readers if (merge := reader(metadata, models, notices))), None)
-    if merge is None:
-        merge = models.merge_of(_json_of(metadata, "sd_merge_recipe", notices), ())
-    return Ancestry(Model(name, merge=merge), tuple(notices))
+    return Ancestry(Model(name, merge=_merge_of(metadata, models, notices)), tuple(notices))
+
+
+def _merge_of(metadata: Mapping[str, Any], models: _Models, notices: list[str]) -> Merge | None:
+    """What the most telling of the strings says; the others say less of the same merge."""
+    readers = (_component_merge, _own_merge, _average_merge, _mbwrt_merge)
+    found = next((merge for reader in readers if (merge := reader(metadata, models, notices))), None)
+    return found or models.merge_of(_json_of(metadata, "sd_merge_recipe", notices), ())
 
 
 class _Models:
@@ -139,6 +145,24 @@ class _Models:
         """A parent of one of our own recipes, with what A1111's table knows of it."""
         known = self.model(parent.sha256, ())
         return Model(parent.name, parent.sha256, parent.legacy_hash or known.legacy_hash, known.merge)
+
+
+def _component_merge(metadata: Mapping[str, Any], models: _Models, notices: list[str]) -> Merge | None:
+    recipe = _own_recipe(read_component_recipe, metadata, notices)
+    if recipe is None:
+        return None
+    parents = tuple(models.parent(parent) for parent in recipe.models)
+    if recipe.action in ("convert", "prune"):
+        # Such a file keeps the strings of the one it was, which tell how that one was made.
+        kept = {key: value for key, value in metadata.items() if key != COMPONENTS_KEY}
+        parents = (replace(parents[0], merge=_merge_of(kept, models, notices)),)
+    parts = [f"{part} of {' + '.join(p.name for p in several)}" for part, several in recipe.parents.items()]
+    return Merge(
+        kind="autombw",
+        method=f"{recipe.action.capitalize()}: {', '.join(parts)}",
+        parents=parents,
+        details={"dtype": recipe.dtype, "ema": recipe.ema},
+    )
 
 
 def _own_merge(metadata: Mapping[str, Any], models: _Models, notices: list[str]) -> Merge | None:
@@ -245,7 +269,6 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _listed(value: Any) -> list[Any]:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return list(value) if isinstance(value, list) else []
+def _listed(value: Any) -> list[str]:
+    parts = value if isinstance(value, list) else value.split(",") if isinstance(value, str) else []
+    return [text for part in parts if (text := str(part).strip())]

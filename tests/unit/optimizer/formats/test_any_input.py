@@ -97,6 +97,7 @@ METADATA = st.fixed_dictionaries(
         "sd_mbwrt_recipe": (RECIPE | JSON).map(json.dumps),
         "autombw_recipe": JSON | JSON.map(json.dumps),
         "autombw_average": JSON.map(json.dumps),
+        "autombw_components": JSON.map(json.dumps),
     },
 )
 

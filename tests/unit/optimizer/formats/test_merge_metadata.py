@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from optimizer.checkpoints import write_checkpoint
+from optimizer.component_recipes import ComponentRecipe, component_metadata
 from optimizer.formats.merge_metadata import Model, ancestry_of, read_ancestry
 from optimizer.recipes import AverageRecipe, Parent, Recipe, average_metadata, metadata_of
 from scoring.errors import InputError
@@ -115,6 +116,41 @@ def test_a_uniform_merge_has_all_its_parents() -> None:
         "Uniform merge",
         ["a.safetensors", "b.safetensors", "c.safetensors"],
     )
+
+
+def components(action: str, **parents: list[Parent]) -> dict[str, str]:
+    recipe = {"name": "joined", "action": action, "parents": parents, "dtype": "float16"}
+    return component_metadata(ComponentRecipe.model_validate(recipe))
+
+
+def test_a_file_of_components_says_where_each_comes_from() -> None:
+    older = strings(merged("c" * 64, "d" * 64, 0.25), {"c" * 64: model("c")})
+    cats = Parent(name="cats.safetensors", sha256="a" * 64, metadata=older)
+    dogs, birds = (Parent(name=f"{name}.safetensors", sha256=name[0] * 64) for name in ("dogs", "birds"))
+    found = ancestry_of(components("join", unet=[cats], text_encoder=[dogs, birds]), "joined").model.merge
+    assert found is not None
+    assert found.method == (
+        "Join: unet of cats.safetensors, text_encoder of dogs.safetensors + birds.safetensors"
+    )
+    assert [parent.name for parent in found.parents] == [
+        "cats.safetensors",
+        "dogs.safetensors",
+        "birds.safetensors",
+    ]
+    assert found.parents[0].merge is not None
+    assert found.parents[0].merge.multiplier == 0.25
+
+
+def test_a_pruned_file_was_made_as_the_whole_one_was() -> None:
+    whole = Parent(name="winner.safetensors", sha256="e" * 64, metadata=metadata_of(own()))
+    found = ancestry_of(components("prune", unet=[whole]), "pruned").model.merge
+    assert found is not None
+    assert found.method == "Prune: unet of winner.safetensors"
+    (parent,) = found.parents
+    assert parent.name == "winner.safetensors"
+    assert parent.merge is not None
+    assert parent.merge.weights == weights_of()
+    assert [each.name for each in parent.merge.parents] == ["cats.safetensors", "dogs.safetensors"]
 
 
 def mbwrt(**changes: Any) -> dict[str, str]:
