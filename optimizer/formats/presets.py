@@ -24,6 +24,7 @@ PRESET_BLOCKS: tuple[str, ...] = tuple(block for block in BLOCKS if block not in
 """The 25 blocks of a preset for SD1 and SD2, in its order."""
 SDXL_PRESET_BLOCKS: tuple[str, ...] = tuple(block for block in SDXL_BLOCKS if block not in _UNNAMED)
 """The 19 blocks of a preset for SDXL, in its order."""
+_LONGEST_NAME = 100
 _SD1_ALONE = frozenset(PRESET_BLOCKS) - frozenset(SDXL_PRESET_BLOCKS)
 
 _LENGTHS: Mapping[int, tuple[tuple[str, ...], bool]] = {
@@ -124,6 +125,8 @@ def _read_line(where: str, line: str) -> Preset | None:
         raise InputError(f"{where}: has no tab or colon between a name and its numbers; correct it")
     if name == "preset_name":
         return None
+    if not 0 < len(name) <= _LONGEST_NAME:
+        raise InputError(f"{where}: a name has 1 to {_LONGEST_NAME} characters, and this one {len(name)}")
     cells = numbers.split(",")
     if len(cells) not in _LENGTHS:
         order = "; 27 numbers come in three orders, give the names of the blocks instead"

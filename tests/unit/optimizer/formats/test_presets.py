@@ -159,6 +159,8 @@ HALVES = ",".join(["0.5"] * 25)
         (f"A\t{HALVES[:-3]}", r"line 1: OUT11 of preset 'A' is '', which is no number"),
         (f"A\t2{HALVES}", r"line 1: IN00 of preset 'A' is 20\.5; it must lie from 0"),
         (f"A\t{HALVES}\nA\t0{HALVES[3:]}", r"line 2: a second 'A' with other numbers; rename it"),
+        (f"{'A' * 101}\t{HALVES}", r"line 1: a name has 1 to 100 characters, and this one 101"),
+        (f"\t{HALVES}", r"line 1: a name has 1 to 100 characters, and this one 0"),
         (f"A {HALVES}", r"line 1: has no tab or colon between a name and its numbers"),
         ("preset_name\tpreset_weights", r"holds no preset; a line is a name, a tab"),
         ("", r"holds no preset"),
