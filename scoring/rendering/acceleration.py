@@ -33,6 +33,8 @@ def accelerate(
             module.to(memory_format=torch.channels_last)
     if compile:
         _check_compiler()
+        # Without these guards what is compiled once goes on without the hooks that FreeU sets later.
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
         compiled: Any = unet
         compiled.compile(backend=backend)
 

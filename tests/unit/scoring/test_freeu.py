@@ -12,6 +12,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from scoring.probes import FreeU, FreeUStage
+from scoring.rendering.acceleration import accelerate
 from scoring.rendering.freeu import filter_skip, freeu, scale_backbone, schedule_ratio
 from tests.unit.scoring.models import sd1
 
@@ -379,6 +380,16 @@ def test_a_compiled_unet_applies_it_too() -> None:
         for done in (0.3, 0.5, 0.3):
             torch.testing.assert_close(run(compiled, settings, done), run(unet, settings, done))
         torch.testing.assert_close(run(compiled, None), run(unet, None))
+
+
+@pytest.mark.slow
+def test_what_accelerate_compiles_applies_it() -> None:
+    unet, settings = one_level(), FreeU(version=2)
+    wanted = run(unet, None), run(unet, settings)
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=True):
+        accelerate(unet, torch.nn.Identity(), torch.device("cpu"), compile=True, backend="eager")
+        for found, expected in zip((run(unet, None), run(unet, settings)), wanted, strict=True):
+            torch.testing.assert_close(found, expected)
 
 
 def test_a_compiled_unet_that_would_leave_it_out_is_refused() -> None:
