@@ -131,7 +131,7 @@ def propose(
     with _thread_pools().limit(limits=1):
         if settings.sampler == "cmaes":
             return _evolved(settings, blocks, number, history)
-        told_before = _imported(settings, blocks, [_score(trial) for trial in history])
+        told_before = _imported(settings, blocks, history)
         informing = informative([*told_before, *history], MOST_TOLD[settings.sampler])
         return _sampled(settings, blocks, number, informing)
 
@@ -197,8 +197,9 @@ def _sampler(settings: SearchSettings, number: int) -> BaseSampler:
         case "gp":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                # Rendering is deterministic on one device, so equal weights give equal scores.
-                return GPSampler(seed=seed, deterministic_objective=True)
+                # Rendering is deterministic on one device, so equal weights give equal scores; those of an
+                # imported trial come from elsewhere and agree only roughly.
+                return GPSampler(seed=seed, deterministic_objective=not settings.imported)
         case "tpe":
             return TPESampler(seed=seed, multivariate=True)
         case _:
@@ -258,20 +259,23 @@ def _new_evolution(dimensions: int, seed: int) -> CMA:
     )
 
 
-def _imported(settings: SearchSettings, blocks: Sequence[str], own: Sequence[float]) -> list[ToldTrial]:
+def _imported(settings: SearchSettings, blocks: Sequence[str], own: Sequence[ToldTrial]) -> list[ToldTrial]:
     """The imported trials as told ones, with numbers before this search's first.
 
-    own: the scores of this search so far, by which theirs are scaled.
+    own: the scored trials of this search so far. Their scores scale the imported ones; and weights that were
+    evaluated here, or that are those of another imported trial in these blocks, are not told twice.
     """
     scores: list[float] | None = [trial.score for trial in settings.imported]
     if settings.imported and settings.imported_scores == "rescaled":
-        scores = rescaled([trial.score for trial in settings.imported], own)
-    if scores is None:
-        return []
-    return [
-        ToldTrial(number - len(scores), weights_here(trial.weights, blocks), score)
-        for number, (trial, score) in enumerate(zip(settings.imported, scores, strict=True))
-    ]
+        scores = rescaled([trial.score for trial in settings.imported], [_score(trial) for trial in own])
+    known = {tuple(trial.weights[block] for block in blocks) for trial in own}
+    told: list[ToldTrial] = []
+    for number, (trial, score) in enumerate(zip(settings.imported, scores or [], strict=False)):
+        weights = weights_here(trial.weights, blocks)
+        if (point := tuple(weights.values())) not in known:
+            known.add(point)
+            told.append(ToldTrial(number - len(settings.imported), weights, score))
+    return told
 
 
 def _first_proposed(settings: SearchSettings) -> int:

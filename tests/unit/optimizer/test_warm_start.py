@@ -125,6 +125,28 @@ def test_scores_of_the_same_scorers_are_told_as_they_are(monkeypatch: pytest.Mon
         assert told.pop() == [*(expected or []), *(trial.score for trial in own)]
 
 
+def test_weights_that_were_rendered_here_are_told_once_with_the_score_they_have_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    point = {**HALVES, "IN00": 0.75}
+    # These two differ in a block alone that this search does not weigh.
+    twins = [{"weights": {**point, "IN05": alpha}, "score": 5.0 + alpha} for alpha in (0.0, 1.0)]
+    other = {"weights": {**HALVES, "IN00": 0.25}, "score": 4.0}
+    # The uniform merge is trial 2 of every search.
+    given = [*twins, other, {"weights": HALVES, "score": 9.0}]
+    settings = SearchSettings.model_validate({"imported": given, "imported_scores": "same"})
+    told: list[list[tuple[float, float]]] = []
+
+    def informative(history: list[ToldTrial], most: int) -> list[ToldTrial]:
+        told.append([(trial.weights["IN00"], trial.score or 0.0) for trial in history])
+        return list(history)
+
+    monkeypatch.setattr(search, "informative", informative)
+    own = run(SearchSettings(), 3)
+    propose(settings, BLOCKS, 3, own)
+    assert told.pop() == [(0.75, 5.0), (0.25, 4.0), *((t.weights["IN00"], t.score) for t in own)]
+
+
 def test_an_evolution_begins_where_the_imported_trials_were_good() -> None:
     near = [
         {"weights": {**HALVES, **{b: min(1, PEAK[b] + 0.02 * i) for b in PEAK}}, "score": -i}
