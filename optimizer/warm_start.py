@@ -59,6 +59,14 @@ def check_start(start: Sequence[StartPoint], imported: Sequence[ImportedTrial]) 
             check_whole(point)
 
 
+def check_fits(start: Sequence[StartPoint], imported: Sequence[ImportedTrial], blocks: Sequence[str]) -> None:
+    """Raise InputError unless all start points and imported trials weigh these blocks, an architecture's."""
+    for point in start:
+        start_weights(point, blocks, imported)
+    for trial in imported:
+        weights_here(trial.weights, blocks)
+
+
 def check_imported_once(imported: Sequence[ImportedTrial]) -> None:
     """Raise InputError when two imported trials have the same weights."""
     seen: dict[tuple[tuple[str, float], ...], int] = {}

@@ -21,9 +21,8 @@ def put_search_files(request: Mapping[str, Any], folder: Path) -> None:
     InputError for a file that can't be read, and for a history that a job of several merges does not give to
     one of its nodes.
     """
-    search, leaves = request.get("search"), request.get("leaves")
-    several = request.get("bracket") or (isinstance(leaves, list) and len(leaves) > 2)
-    if several and isinstance(search, dict) and "history" in search:
+    search = request.get("search")
+    if isinstance(search, dict) and "history" in search and _merges_several(request):
         raise InputError(
             "search.history: a history is of one pair, and this job merges several; give it to its node, as "
             "nodes: {01b: {search: {history: FILE}}}"
@@ -34,6 +33,12 @@ def put_search_files(request: Mapping[str, Any], folder: Path) -> None:
         if isinstance(own, dict):
             _put_history(own, folder)
             _put_presets(own, folder)
+
+
+def _merges_several(request: Mapping[str, Any]) -> bool:
+    leaves, bracket = request.get("leaves"), request.get("bracket")
+    table = bracket.get("table") if isinstance(bracket, Mapping) else None
+    return (isinstance(leaves, list) and len(leaves) > 2) or (isinstance(table, list) and len(table) > 1)
 
 
 def _put_history(search: dict[str, Any], folder: Path) -> None:

@@ -13,7 +13,7 @@ from optimizer import search
 from optimizer.blocks import BLOCKS as ALL_BLOCKS
 from optimizer.blocks import SDXL_BLOCKS, BlockWeights
 from optimizer.search import SamplerName, SearchSettings, ToldTrial, best_trial, propose, stop_reason
-from optimizer.warm_start import rescaled
+from optimizer.warm_start import check_fits, rescaled
 from scoring.errors import InputError
 
 BLOCKS = ("IN00", "M00", "OUT05", "OUT11")
@@ -185,6 +185,14 @@ def test_wrong_settings_are_refused(wrong: dict[str, object], message: str) -> N
 
 def test_points_of_another_architecture_are_refused() -> None:
     settings = SearchSettings.model_validate({"start": [dict.fromkeys(SDXL_BLOCKS, 0.5)]})
+    check_fits(settings.start, [], SDXL_BLOCKS)
+    check_fits(["GRAD_V"], [], SDXL_BLOCKS)
+    with pytest.raises(InputError, match="no weight for IN09, IN10, IN11, OUT09, OUT10, OUT11: they are of"):
+        check_fits(settings.start, [], ALL_BLOCKS)
+    history = SearchSettings.model_validate({"imported": imported(1)}).imported
+    check_fits([], history, ALL_BLOCKS)
+    with pytest.raises(InputError, match="no weight for LABEL_EMB"):
+        check_fits([], history, SDXL_BLOCKS)
     assert propose(settings, ["IN00", "LABEL_EMB"], 3, []) == {"IN00": 0.5, "LABEL_EMB": 0.5}
     with pytest.raises(InputError, match="no weight for IN09: they are of another architecture"):
         propose(settings, ["IN00", "IN09"], 3, [])

@@ -34,9 +34,13 @@ def test_a_history_is_given_to_the_node_it_is_of(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text("leaves: [a, b, c]\nnodes: {02b: {search: {history: [h.csv]}}}\n")
     assert len(read_job_file(file)["nodes"]["02b"]["search"]["imported"]) == 2
-    file.write_text("leaves: [a, b, c]\nsearch: {history: h.csv}\n")
-    with pytest.raises(InputError, match=r"search\.history: .* give it to its node"):
-        read_job_file(file)
+    table = "[{o: 1, a: a, b: b}, {o: 2, a: 1, b: c}]"
+    for several in ("leaves: [a, b, c]", f"bracket: {{table: {table}}}"):
+        file.write_text(f"{several}\nsearch: {{history: h.csv}}\n")
+        with pytest.raises(InputError, match=r"search\.history: .* give it to its node"):
+            read_job_file(file)
+    file.write_text("leaves: [a, b]\nbracket: {first: 07b}\nsearch: {history: h.csv}\n")
+    assert len(read_job_file(file)["search"]["imported"]) == 2
 
 
 def test_a_wrong_history_is_said_before_anything_is_sent(tmp_path: Path) -> None:
