@@ -64,7 +64,7 @@ def score_images(scorer: Scorer, images: torch.Tensor, probes: Sequence[tuple[in
     syntax. Raises TrialFailed as `checked_scores`.
     """
     names = [probe_name(i, probe) for i, probe in probes]
-    prompts = [plain_text(probe.prompt, probe.steps) for _, probe in probes]
+    prompts = [_asked_for(probe) for _, probe in probes]
     with torch.no_grad():
         scores: list[float] = checked_scores(scorer, images, prompts, names).tolist()
     return scores
@@ -85,6 +85,14 @@ _Scores = dict[str, list[float]]
 
 class _Abandoned(Exception):
     """A render that nobody waits for any more."""
+
+
+def _asked_for(probe: Probe) -> str:
+    """What scorers are told that an image was to show."""
+    if probe.hires is None:
+        return plain_text(probe.prompt, probe.steps)
+    prompt = probe.prompt if probe.hires.prompt is None else probe.hires.prompt
+    return plain_text(prompt, probe.steps, probe.hires.steps or probe.steps)
 
 
 class Evaluator:

@@ -9,13 +9,14 @@ from scoring.prompts.emphasis import Span, parse_emphasis
 from scoring.prompts.schedule import schedule
 
 
-def plain_text(prompt: str, steps: int) -> str:
-    """What a prompt asks for in the end.
+def plain_text(prompt: str, steps: int, second_steps: int | None = None) -> str:
+    """What a prompt asks for in the end, of a second pass (hires fix) where there is one.
 
     Of what is edited the last stage counts; parts and words of a weight of 0 or less are left out, because
     nobody asks to see them. A prompt without syntax stays as it is, to the letter.
     """
-    parts = [part.text for part in compose(schedule(prompt, steps)[-1].text) if part.weight > 0]
+    stages = schedule(prompt, steps) if second_steps is None else schedule(prompt, second_steps, steps)
+    parts = [part.text for part in compose(stages[-1].text) if part.weight > 0]
     texts = ["".join(_word(piece) for piece in parse_emphasis(text)) for text in parts]
     text = ", ".join(texts)
     return prompt if text == prompt.rstrip() else _tidied(text)

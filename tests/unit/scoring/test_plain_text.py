@@ -32,3 +32,8 @@ def test_a_prompt_without_syntax_stays_to_the_letter(prompt: str) -> None:
 )
 def test_what_is_asked_for_remains(prompt: str, said: str) -> None:
     assert plain_text(prompt, 20) == said
+
+
+def test_the_second_pass_has_the_last_word() -> None:
+    assert plain_text("a [cat:dog:1.5]", 20) == "a cat"
+    assert plain_text("a [cat:dog:1.5]", 20, 10) == "a dog"
