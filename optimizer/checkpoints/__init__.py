@@ -22,7 +22,13 @@ from optimizer.checkpoints.inspection import (
     sha256_of,
     size_of,
 )
-from optimizer.checkpoints.loading import load_components, load_unet, scheduler_config, write_pipeline_config
+from optimizer.checkpoints.loading import (
+    load_component,
+    load_components,
+    load_unet,
+    scheduler_config,
+    write_pipeline_config,
+)
 from optimizer.checkpoints.models import list_models, resolve_model
 from optimizer.checkpoints.names import clip_names, single_file_tensors, unet_names, vae_names
 from optimizer.checkpoints.opening import open_checkpoint
@@ -53,6 +59,7 @@ __all__ = [
     "find_prediction",
     "inspect_checkpoint",
     "list_models",
+    "load_component",
     "load_components",
     "load_unet",
     "modelspec",

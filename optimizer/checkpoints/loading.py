@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import (
     convert_ldm_clip_checkpoint,
     convert_ldm_unet_checkpoint,
@@ -28,8 +28,10 @@ from optimizer.checkpoints.architectures import (
     config_folder,
     expected_tensors,
 )
+from optimizer.checkpoints.bare import open_component
 from optimizer.checkpoints.inspection import find_architecture
 from optimizer.checkpoints.opening import open_checkpoint
+from optimizer.checkpoints.parts import Component, check_component
 from optimizer.checkpoints.prediction import find_prediction, parse_prediction_type
 from optimizer.checkpoints.reading import CheckpointFile
 from optimizer.checkpoints.tokenizer import build_tokenizer
@@ -56,13 +58,9 @@ def load_components(
         prediction = find_prediction(
             architecture, file.path.stem, file.metadata, file.entries.keys(), prediction_type
         )
-        expected = expected_tensors(architecture)
-        unet, vae = build_unet(architecture), build_vae(architecture)
-        text_encoder = build_text_encoder(architecture)
-        _fill(unet, convert_ldm_unet_checkpoint(_read(file, expected.unet, device, dtype), unet.config))
-        _fill(vae, convert_ldm_vae_checkpoint(_read(file, expected.vae, device, dtype), vae.config))
-        text = _read(file, expected.text, device, dtype)
-        _fill(text_encoder, _text_state(text_encoder, architecture, text))
+        unet = _unet(file, architecture, device, dtype)
+        vae = _vae(file, architecture, device, dtype)
+        text_encoder = _text_encoder(file, architecture, device, dtype)
     return Components(
         unet=unet,
         vae=vae,
@@ -76,11 +74,25 @@ def load_components(
 def load_unet(path: Path, *, device: torch.device | str, dtype: torch.dtype) -> UNet2DConditionModel:
     """The UNet of a checkpoint alone, SDXL too."""
     with open_checkpoint(path) as file:
-        architecture = find_architecture(file)
-        unet = build_unet(architecture)
-        tensors = _read(file, expected_tensors(architecture).unet, device, dtype)
-        _fill(unet, convert_ldm_unet_checkpoint(tensors, unet.config))
-        return unet
+        return _unet(file, find_architecture(file), device, dtype)
+
+
+def load_component(
+    path: Path,
+    component: Component,
+    architecture: Architecture,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> nn.Module:
+    """One component of a checkpoint, or in a file of its own, as `load_components` makes it.
+
+    architecture: SD1.x, SD2.x or the zoo. Raises InputError for a file that lacks the component, or holds
+    another architecture's.
+    """
+    with open_component(path) as file:
+        check_component(file, component, architecture)
+        return _MODULES[component](file, architecture, device, dtype)
 
 
 def scheduler_config(architecture: str, prediction_type: str) -> dict[str, object]:
@@ -131,6 +143,40 @@ def _read(
         )
     # Copied: a parameter must not change or vanish with the file.
     return {key: file.tensor(key).to(device, dtype, copy=True) for key in shapes}
+
+
+def _unet(
+    file: CheckpointFile, architecture: Architecture, device: torch.device | str, dtype: torch.dtype
+) -> UNet2DConditionModel:
+    unet = build_unet(architecture)
+    tensors = _read(file, expected_tensors(architecture).unet, device, dtype)
+    _fill(unet, convert_ldm_unet_checkpoint(tensors, unet.config))
+    return unet
+
+
+def _vae(
+    file: CheckpointFile, architecture: Architecture, device: torch.device | str, dtype: torch.dtype
+) -> AutoencoderKL:
+    vae = build_vae(architecture)
+    tensors = _read(file, expected_tensors(architecture).vae, device, dtype)
+    _fill(vae, convert_ldm_vae_checkpoint(tensors, vae.config))
+    return vae
+
+
+def _text_encoder(
+    file: CheckpointFile, architecture: Architecture, device: torch.device | str, dtype: torch.dtype
+) -> nn.Module:
+    text_encoder = build_text_encoder(architecture)
+    tensors = _read(file, expected_tensors(architecture).text, device, dtype)
+    _fill(text_encoder, _text_state(text_encoder, architecture, tensors))
+    return text_encoder
+
+
+_MODULES: dict[Component, Callable[..., nn.Module]] = {
+    "unet": _unet,
+    "text_encoder": _text_encoder,
+    "vae": _vae,
+}
 
 
 def _text_state(

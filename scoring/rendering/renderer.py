@@ -41,6 +41,8 @@ class Renderer:
     fit the device's memory, it is halved for images of that size until they do, each size tried once;
     `notices` says so.
     embeddings: a folder of textual inversions that prompts may name.
+    text: what encodes the texts, for checkpoints that share a text encoder: each text is then encoded once
+    for all their renderers. It has its own embeddings, and the components' text encoder is left alone.
     Raises InputError for max_batch below 1, and for a folder that is not there.
     """
 
@@ -50,6 +52,7 @@ class Renderer:
         device: torch.device | str,
         max_batch: int = 16,
         embeddings: Path | None = None,
+        text: Conditioner | None = None,
     ) -> None:
         if max_batch < 1:
             raise InputError(f"max_batch {max_batch}: at least one image must fit; give 1 or more")
@@ -59,12 +62,12 @@ class Renderer:
         self.notices: list[str] = []
         """What the user should know of how the images are made, oldest first."""
         self._unet: Any = components.unet
-        modules: tuple[Any, ...] = (components.unet, components.vae, components.text_encoder)
-        for module in modules:
+        modules: tuple[Any, ...] = (components.unet, components.vae)
+        for module in modules if text is not None else (*modules, components.text_encoder):
             module.to(self.device).eval()
         self._levels = NoiseLevels.of(components.scheduler_config)
         self._passes: dict[Probe, tuple[Pass, ...]] = {}
-        self._text = Conditioner(components, self.device, embeddings)
+        self._text = text or Conditioner(components, self.device, embeddings)
         self.memory = Memory(self.device, self._note)
         self._decoder = Decoder(components, self.memory, self._note)
 
