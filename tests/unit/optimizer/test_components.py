@@ -76,7 +76,7 @@ def test_a_join_takes_each_component_from_its_own_file_to_the_bit(
     assert join(sources, out, metadata={}) == "emoji"
     found, parts = load_file(out), {part: load_file(path) for part, path in sources.items()}
     assert found.keys() == {*UNET, *TEXT, *VAE}
-    assert all(same(found[key], parts[str(component_of(key))][key]) for key in found)
+    assert all(same(found[key], parts[cast("Component", component_of(key))][key]) for key in found)
 
 
 def test_a_join_loads_and_renders(files: dict[str, Path], tmp_path: Path) -> None:
