@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from examples.emoji.assemble import members
-from examples.emoji.grid import grid
 from examples.emoji.pictures import caption
 from optimizer.checkpoints import load_components
+from optimizer.contact_sheet import contact_sheet
 from scoring.probes import Probe
 from scoring.rendering.images import to_pil
 from scoring.rendering.renderer import Renderer
@@ -46,9 +46,9 @@ def main() -> None:
     args = parser.parse_args()
     base = args.models / "emoji-base.safetensors"
     by_style = {style: draw(base, [caption(c, style) for c in CONCEPTS]) for style in STYLES}
-    grid(by_style, CONCEPTS).save(args.out / "zoo-styles.png", optimize=True)
+    contact_sheet(by_style, CONCEPTS, cell=64).save(args.out / "zoo-styles.png", optimize=True)
     by_member = {m: draw(args.models / f"emoji-{m}.safetensors", CONCEPTS) for m in members()}
-    grid(by_member, CONCEPTS).save(args.out / "zoo-members.png", optimize=True)
+    contact_sheet(by_member, CONCEPTS, cell=64).save(args.out / "zoo-members.png", optimize=True)
 
 
 if __name__ == "__main__":

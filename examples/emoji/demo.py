@@ -27,7 +27,7 @@ import yaml
 from PIL import Image
 
 from examples.emoji.assemble import assemble, assemble_reward
-from examples.emoji.grid import grid
+from optimizer.contact_sheet import contact_sheet
 from service.api.views import Health
 
 JOB = Path(__file__).parent / "job.yaml"
@@ -139,7 +139,7 @@ def picture(client: httpx.Client, ended: dict[str, Any], job: dict[str, Any], ou
     step = max(1, len(prompts) // COLUMNS)
     rows = {name: held_out_images(client, ended["id"], *sources[name])[:: step * seeds] for name in order}
     prompts = [prompt.split(",")[0] for prompt in prompts[::step]]
-    grid(rows, prompts, cell=96).save(out)
+    contact_sheet(rows, prompts, cell=96).save(out)
 
 
 def report(ended: dict[str, Any], seconds: float) -> dict[str, Any]:

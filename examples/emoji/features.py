@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from examples.emoji.assemble import assemble
-from examples.emoji.grid import grid
 from optimizer.checkpoints import load_components
+from optimizer.contact_sheet import contact_sheet
 from scoring.probes import DynamicThresholding, FreeU, FreeUStage, Hires, Probe
 from scoring.rendering.images import to_pil
 from scoring.rendering.renderer import Renderer
@@ -86,7 +86,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         (base,) = assemble(Path(folder), ["base"])
-        grid(draw(base), PROMPTS, cell=72).save(args.out, optimize=True)
+        contact_sheet(draw(base), PROMPTS, cell=72).save(args.out, optimize=True)
     print(args.out)
 
 
