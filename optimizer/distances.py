@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -20,10 +22,13 @@ from optimizer.checkpoints.hashes import HashCache, write_json
 from optimizer.checkpoints.parts import expected_part
 from optimizer.checkpoints.reading import CheckpointFile
 from optimizer.checkpoints.unets import open_unets
+from optimizer.means import keep_to_one_core
 from scoring.errors import InputError
 
 # Numbers of each file that are compared at a time: as float64 they stay in a core's cache.
 _CHUNK = 1 << 16
+# Parts of the work that threads share.
+_SHARES = 4
 # A cached file of another version is computed again.
 _VERSION = 1
 
@@ -151,47 +156,62 @@ def _compare(
         return {}
     place = {index: number for number, index in enumerate(used)}
     rows = torch.tensor([[place[i], place[j]] for i, j in wanted]).T
-    reader = _Rows([files[index] for index in used])
+    compared = [files[index] for index in used]
     found: dict[tuple[int, int], Pair] = {pair: {} for pair in wanted}
-    for part, keys in _keys_of_parts(architecture, components).items():
-        holding = [all(key in file.entries for key in keys) for file in reader.files]
-        if not all(holding) and part in ("text_encoder", "vae"):
-            continue
-        squares, products = reader.sums(keys, rows)
-        for (i, j), square in zip(wanted, squares.tolist(), strict=True):
-            a, b = place[i], place[j]
-            dot, norm_a, norm_b = products[a, b], products[a, a], products[b, b]
-            found[i, j][part] = Sums(square, float(dot), float(norm_a), float(norm_b))
+    with ThreadPoolExecutor(min(_SHARES, os.cpu_count() or 1), "distances", keep_to_one_core) as pool:
+        reader = _Rows(compared, pool)
+        for part, keys in _keys_of_parts(architecture, components).items():
+            if not all(key in file.entries for key in keys for file in compared):
+                continue  # a text encoder or VAE; a UNet is whole, or the file was not opened
+            squares, products = reader.sums(keys, rows)
+            for (i, j), square in zip(wanted, squares.tolist(), strict=True):
+                a, b = place[i], place[j]
+                dot, norm_a, norm_b = products[a, b], products[a, a], products[b, b]
+                found[i, j][part] = Sums(square, float(dot), float(norm_a), float(norm_b))
     return found
 
 
 class _Rows:
-    """The same numbers of several files as rows of a matrix, chunk by chunk."""
+    """The same numbers of several files as rows of a matrix, chunk by chunk, on several threads."""
 
-    def __init__(self, files: Sequence[CheckpointFile]) -> None:
+    def __init__(self, files: Sequence[CheckpointFile], pool: Executor) -> None:
         self.files = files
-        self._buffer = torch.empty(8 * _CHUNK, dtype=torch.uint8)
-        self._rows = torch.empty(len(files), _CHUNK, dtype=torch.float64)
+        self._pool = pool
 
     def sums(self, keys: Sequence[str], pairs: Tensor) -> tuple[Tensor, Tensor]:
         """Over these tensors: sum (x - y)^2 of each pair of rows (2, P), and sum xy of every two files."""
-        squares = torch.zeros(pairs.shape[1], dtype=torch.float64)
-        products = torch.zeros(len(self.files), len(self.files), dtype=torch.float64)
-        for key in keys:
-            numel = self.files[0].entries[key].numel
-            for start in range(0, numel, _CHUNK):
-                rows = self._read(key, start, min(start + _CHUNK, numel))
-                products += rows @ rows.T
-                for number, (i, j) in enumerate(pairs.T.tolist()):
-                    difference = rows[i] - rows[j]
-                    squares[number] += torch.dot(difference, difference)
+        chunks = [
+            (key, start, min(start + _CHUNK, numel))
+            for key in keys
+            for numel in [self.files[0].entries[key].numel]
+            for start in range(0, numel, _CHUNK)
+        ]
+        # The same shares on every machine, so that the sums are the same to the last bit.
+        shares = [chunks[first::_SHARES] for first in range(_SHARES)]
+        done = list(self._pool.map(lambda share: self._share(share, pairs), shares))
+        squares, products = done[0]
+        for more_squares, more_products in done[1:]:
+            squares, products = squares + more_squares, products + more_products
         return squares, products
 
-    def _read(self, key: str, start: int, stop: int) -> Tensor:
-        rows = self._rows[:, : stop - start]
-        for row, file in zip(rows, self.files, strict=True):
-            row.copy_(file.flat(key, start, stop, self._buffer))
-        return rows
+    def _share(self, chunks: Sequence[tuple[str, int, int]], pairs: Tensor) -> tuple[Tensor, Tensor]:
+        buffer = torch.empty(8 * _CHUNK, dtype=torch.uint8)
+        single, memory = torch.empty(_CHUNK), torch.empty(len(self.files), _CHUNK, dtype=torch.float64)
+        space = torch.empty(_CHUNK, dtype=torch.float64)
+        squares = torch.zeros(pairs.shape[1], dtype=torch.float64)
+        products = torch.zeros(len(self.files), len(self.files), dtype=torch.float64)
+        for key, start, stop in chunks:
+            rows = memory[:, : stop - start]
+            for row, file in zip(rows, self.files, strict=True):
+                numbers = file.flat(key, start, stop, buffer)
+                # Half precision to double in one step has no fast kernel; through fp32 it is as exact.
+                half = numbers.dtype.itemsize == 2
+                row.copy_(single[: stop - start].copy_(numbers) if half else numbers)
+            products += rows @ rows.T
+            for number, (i, j) in enumerate(pairs.T.tolist()):
+                difference = torch.sub(rows[i], rows[j], out=space[: stop - start])
+                squares[number] += torch.dot(difference, difference)
+        return squares, products
 
 
 def _keys_of_parts(architecture: Architecture, components: Sequence[str]) -> dict[str, list[str]]:

@@ -31,7 +31,7 @@ class Means:
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or min(_MOST_THREADS, os.cpu_count() or 1)
-        self._pool = ThreadPoolExecutor(self._threads, "mean", initializer=_keep_to_one_core)
+        self._pool = ThreadPoolExecutor(self._threads, "mean", initializer=keep_to_one_core)
         self._scratch = threading.local()
 
     def __enter__(self) -> Means:
@@ -104,7 +104,8 @@ class Means:
         return total.view(exact)[:numel], number.view(exact)[:numel], buffer
 
 
-def _keep_to_one_core() -> None:
+def keep_to_one_core() -> None:
+    """For a thread of a pool: its torch operations stay on it."""
     # OpenMP's number is each thread's own; torch sets it when a thread first asks, so that comes first.
     torch.get_num_threads()
     threadpool_limits(1, user_api="openmp")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,7 +17,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from optimizer.checkpoints import inspect_checkpoint, load_components, write_checkpoint
+from optimizer.checkpoints import (
+    inspect_checkpoint,
+    load_components,
+    write_checkpoint,
+    write_pipeline_config,
+)
 from optimizer.checkpoints.architectures import build_text_encoder, build_vae
 from optimizer.checkpoints.hashes import HashCache
 from optimizer.checkpoints.names import clip_names
@@ -413,3 +421,33 @@ def test_a_hash_is_kept_until_the_file_changes(tmp_path: Path, monkeypatch: pyte
     assert HashCache(tmp_path / "cache").sha256(path) == "made again"
     (tmp_path / "cache" / "hashes.json").write_text("{")
     assert HashCache(tmp_path / "cache").sha256(path) == "made again"
+
+
+@pytest.mark.slow
+def test_diffusers_loads_a_join_without_a_network(files: dict[str, Path], tmp_path: Path) -> None:
+    out, config = tmp_path / "joined.safetensors", tmp_path / "config"
+    sources: Sources = {"unet": files["x"], "text_encoder": files["y"], "vae": files["z"]}
+    described = describe("join", "joined", {part: [path] for part, path in sources.items()}, HashCache(None))
+    join(sources, out, metadata=component_metadata(described), dtype=torch.float16)
+    write_pipeline_config("emoji", config)
+    script = f"""
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+import torch
+pipe = StableDiffusionPipeline.from_single_file({str(out)!r}, config={str(config)!r}, local_files_only=True,
+                                                torch_dtype=torch.float16)
+x, y, z = (load_file(path) for path in {[str(files[name]) for name in "xyz"]!r})
+same = torch.equal
+assert same(pipe.unet.conv_in.weight, x["model.diffusion_model.input_blocks.0.0.weight"].half())
+assert same(pipe.vae.decoder.conv_in.weight, z["first_stage_model.decoder.conv_in.weight"].half())
+assert same(pipe.text_encoder.final_layer_norm.bias,
+            y["cond_stage_model.transformer.text_model.final_layer_norm.bias"])
+image = pipe.to(torch.float32)("a cat", num_inference_steps=1, height=32, width=32, output_type="np").images
+assert image.shape == (1, 32, 32, 3)
+print("loaded")
+"""
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "no-cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=offline, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip().endswith("loaded"), done.stderr

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import spearmanr
 from typer.testing import CliRunner, Result
 
 from optimizer.checkpoints.parts import component_of
@@ -92,3 +94,48 @@ def test_wrong_names_are_said(models: Path, tmp_path: Path) -> None:
         autombw("uniform", "one", "two", "--components", "unet,clip", "-o", tmp_path / "o.safetensors")
     with pytest.raises(InputError, match="two or more checkpoints are needed, not 1"):
         autombw("uniform", "one", "-o", tmp_path / "o.safetensors")
+
+
+# --- distances ---
+
+
+def test_distances_are_printed_drawn_and_correlated(models: Path, tmp_path: Path) -> None:
+    write_random(models / "three.safetensors", 5, torch.float16)
+    autombw("uniform", "one", "two", "-o", models / "mean.safetensors")
+    names, matrix = ["three", "two", "one", "mean"], [[0, 3, 3, 2], [3, 0, 2, 1], [3, 2, 0, 1], [2, 1, 1, 0]]
+    images, drawn = tmp_path / "images.json", tmp_path / "map.png"
+    images.write_text(json.dumps({"models": names, "distances": matrix}))
+    words = ("distances", "one", "two", "three", "mean")
+    found = json.loads(autombw(*words, "--images", images, "--map", drawn, "--json").output)
+    assert found["models"] == ["one", "two", "three", "mean"]
+    one, two = (load_file(models / f"{name}.safetensors") for name in ("one", "two"))
+    key = "model.diffusion_model.time_embed.0.weight"
+    keys = [key, *(f"model.diffusion_model.time_embed.{n}" for n in ("0.bias", "2.weight", "2.bias"))]
+    square = sum(float((one[k].double() - two[k].double()).square().sum()) for k in keys)
+    assert found["parts"]["TIME_EMBED"]["l2"][0][1] == pytest.approx(square**0.5)
+    assert found["parts"]["text_encoder"]["cosine"][0][3] == 1.0
+    # The models' own order: one, two, three, mean.
+    upper = np.triu_indices(4, k=1)
+    theirs = np.array([[0, 2, 3, 1], [2, 0, 3, 1], [3, 3, 0, 2], [1, 1, 2, 0]])[upper]
+    rho = spearmanr(np.array(found["parts"]["unet"]["l2"])[upper], theirs).statistic
+    assert found["images"]["spearman"] == pytest.approx(rho)
+    assert 0 < found["images"]["p_value"] <= 1
+    assert drawn.stat().st_size > 10_000
+    assert "TIME_EMBED" in autombw(*words[:3], "--by", "block").output
+    assert "text_encoder" in autombw(*words[:3]).output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "holds no distances"),
+        ('{"models": ["one"], "distances": [[0]]}', "says nothing of two"),
+        ('{"models": ["one", "two"], "distances": [[0, 1]]}', r"has a matrix of \(1, 2\)"),
+    ],
+)
+def test_a_matrix_that_is_not_these_models_is_refused(
+    models: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "images.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        autombw("distances", "one", "two", "--images", tmp_path / "images.json")
