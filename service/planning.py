@@ -18,10 +18,11 @@ from optimizer.bracket import (
     seeded_by_distance,
     sequential,
 )
-from optimizer.checkpoints import Inspection, check_pair
+from optimizer.checkpoints import Inspection, blocks_of, check_pair
 from optimizer.checkpoints.architectures import Architecture
 from optimizer.distances import unet_distances
 from optimizer.search import SearchSettings
+from optimizer.warm_start import check_fits
 from scoring.errors import InputError
 from scoring.probes import Reading, joined
 from scoring.reward import TALLIES, TALLIES_OF_ANY_SIGN
@@ -136,6 +137,7 @@ def lay_nodes(
     output = safe_name(request.output or _default_output(request), "output")
     plans.check_overrides([node.output for node in bracket.nodes])
     check_places(bracket, inspections)
+    _check_search_points(request, bracket, plans, inspections)
     level = levels(bracket)
     final = bracket.nodes[-1].output
     nodes = [
@@ -161,6 +163,18 @@ def lay_nodes(
         leaf = next(iter(inspections))
         nodes.append(scored_node(REFERENCE_NAME, NodeKind.REFERENCE, leaf, output, plans))
     return nodes
+
+
+def _check_search_points(
+    request: JobRequest, bracket: Bracket, plans: Plans, inspections: Mapping[str, Inspection]
+) -> None:
+    """Raise InputError for start points and histories that do not fit the models, or for a tree's history."""
+    if request.search.imported and len(bracket.nodes) > 1:
+        raise InputError("search.imported: a history is of one pair; give it to its node under `nodes`")
+    blocks = blocks_of(next(iter(inspections.values())).architecture)
+    for node in bracket.nodes:
+        search = SearchSettings.model_validate(plans.of(node.output, [])["search"])
+        check_fits(search.start, search.imported, blocks)
 
 
 def scored_node(name: str, kind: NodeKind, leaf: str | None, output: str, plans: Plans) -> NewNode:

@@ -57,6 +57,7 @@ def probes(**changes: Any) -> dict[str, Any]:
     ("changes", "words"),
     [
         ({"leaves": ["missing", "right"]}, r"no model 'missing'.*there are: "),
+        ({"search": {"trials": 4, "start": [{"LABEL_EMB": 0.5}]}}, "LABEL_EMB"),
         (
             {"leaves": ["../secret", "right"]},
             r"'\.\./secret' is no model name: name a file of the models folder",

@@ -280,7 +280,8 @@ def test_the_exported_file_is_the_live_unet(typed_pair: tuple[torch.dtype, Pair]
         assert torch.equal(parameter, exported.get_parameter(name)), name
     inputs = torch.randn(2, 4, 8, 8), 500, torch.randn(2, 77, 64)
     with torch.no_grad():
-        assert torch.equal(unet.float()(*inputs).sample, exported.float()(*inputs).sample)
+        # Not to the bit: what a convolution sums first hangs on where its weights lie in memory, on some CPUs.
+        torch.testing.assert_close(unet.float()(*inputs).sample, exported.float()(*inputs).sample)
 
 
 def test_the_exported_file_holds_the_rest_of_a_in_half_precision_without_ema(tmp_path: Path) -> None:
