@@ -48,6 +48,9 @@ def inspect(
     model: Annotated[str, typer.Argument(help="A file, or the name of a model of the models folder.")],
     config: Config = None,
     as_json: AsJson = False,
+    detect: Annotated[
+        bool, typer.Option("--detect-prediction", help="Find the prediction type by one step of the UNet.")
+    ] = False,
 ) -> None:
     """Tell what a checkpoint is: architecture, prediction type, keys, NaN and Inf, hashes, recipe."""
     from optimizer.checkpoints import inspect_checkpoint, resolve_model
@@ -55,6 +58,17 @@ def inspect(
     # Who can type a path here can read the file anyway; a name means the models folder.
     path = Path(model) if Path(model).exists() else resolve_model(load_settings(config).models_dir, model)
     found = inspect_checkpoint(path)
+    if detect:
+        from optimizer.checkpoints.detection import detect_prediction
+
+        told = detect_prediction(path)
+        found = found.model_copy(
+            update={
+                "prediction_type": told.type,
+                "prediction_known_by": told.known_by,
+                "prediction_assumed": False,
+            }
+        )
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:
