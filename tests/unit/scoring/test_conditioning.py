@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,6 @@ from tests.unit.scoring.diffusers_samplers import first_noise, make_scheduler, s
 TOLERANCE = 1e-4
 CPU = torch.device("cpu")
 CAT, COMMA, RED, START, END = 2368, 267, 736, 49406, 49407
-
-
-@pytest.fixture(autouse=True)
-def _one_quiet_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # diffusers on configs without steps_offset
-        yield
-    torch.set_num_threads(threads)
 
 
 @cache

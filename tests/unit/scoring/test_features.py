@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,47 +10,17 @@ from torch import Tensor
 
 import tests.unit.scoring.literal as literal
 import tests.unit.scoring.models as models
-from scoring.probes import DynamicThresholding, FreeU, FreeUStage, Hires, Probe
+from scoring.probes import DynamicThresholding, FreeU, FreeUStage, Hires
 from scoring.rendering.components import Components
 from scoring.rendering.freeu import freeu
 from scoring.rendering.renderer import Renderer
-from scoring.rendering.text_encoder import TextEncoder
+from tests.unit.scoring.whole import TOLERANCE, difference, image, probe, states
 
-TOLERANCE = 1e-4
 ARTICLE = DynamicThresholding(mimic_scale=1, separate_feature_channels=False, interpolate_phi=0.3)
 STAGES = (
     FreeUStage(backbone_factor=1.1, skip_factor=0.9),
     FreeUStage(backbone_factor=1.2, skip_factor=0.2),
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def probe(**fields: Any) -> Probe:
-    wanted = {"prompt": "a cat", "negative_prompt": "rain", "seed": 1, "steps": 3, "sampler": "Euler"}
-    return Probe(**{**wanted, "width": 32, "height": 32, **fields})
-
-
-def image(components: Components, wanted: Probe) -> Tensor:
-    with torch.no_grad():
-        ((_, images),) = Renderer(components, "cpu").render([wanted])
-    return images[0]
-
-
-def difference(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max())
-
-
-def states(components: Components) -> tuple[Tensor, Tensor]:
-    encoder = TextEncoder(components, torch.device("cpu"))
-    encoder.encode([("rain", 1), ("a cat", 1)])
-    return encoder.states("rain", 1), encoder.states("a cat", 1)
 
 
 def thresholded(settings: DynamicThresholding, scale: float) -> literal.Combine:

@@ -1,50 +1,20 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn.functional import interpolate
 
 import tests.unit.scoring.literal as literal
 import tests.unit.scoring.models as models
 from scoring.errors import InputError
-from scoring.probes import Hires, Probe, read_probes
+from scoring.probes import Hires, read_probes
 from scoring.rendering.components import Components
 from scoring.rendering.hires import Size, enlarge, enlarged_size, final_latents
 from scoring.rendering.renderer import Renderer
-from scoring.rendering.text_encoder import TextEncoder
 from scoring.rendering.upscalers import UPSCALERS
-
-TOLERANCE = 1e-4
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def probe(**fields: Any) -> Probe:
-    wanted = {"prompt": "a cat", "negative_prompt": "rain", "seed": 1, "steps": 3, "sampler": "Euler"}
-    return Probe(**{**wanted, "width": 32, "height": 48, **fields})
-
-
-def image(components: Components, wanted: Probe) -> Tensor:
-    with torch.no_grad():
-        ((_, images),) = Renderer(components, "cpu").render([wanted])
-    return images[0]
-
-
-def states(components: Components, *texts: str) -> tuple[Tensor, Tensor]:
-    encoder = TextEncoder(components, torch.device("cpu"))
-    encoder.encode((text, 1) for text in texts)
-    negative, positive = (encoder.states(text, 1) for text in texts)
-    return negative, positive
+from tests.unit.scoring.whole import TOLERANCE, difference, image, probe, states
 
 
 @pytest.mark.parametrize(
@@ -96,8 +66,8 @@ def test_an_unknown_upscaler_is_refused_by_name() -> None:
 @pytest.mark.parametrize("hires", [{"scale": 1.5}, {"steps": 5, "denoising_strength": 0.4, "cfg_scale": 3}])
 def test_the_second_pass_is_a1111s(name: str, hires: dict[str, Any]) -> None:
     components: Components = getattr(models, name)()
-    wanted = probe(hires=Hires(**hires))
-    said = states(components, "rain", "a cat")
+    wanted = probe(height=48, hires=Hires(**hires))
+    said = states(components)
     width, height = final_latents(Size(32, 48), Hires(**hires), 8)
     with torch.no_grad():
         first = literal.first_pass(components, wanted, said)
@@ -105,28 +75,28 @@ def test_the_second_pass_is_a1111s(name: str, hires: dict[str, Any]) -> None:
         by_hand = literal.decoded(components, second)
         without = literal.decoded(components, first)
     assert by_hand.shape == (3, 8 * height, 8 * width)
-    assert (image(components, wanted) - by_hand).abs().max() <= TOLERANCE
-    assert (image(components, probe()) - without).abs().max() <= TOLERANCE
+    assert difference(image(components, wanted), by_hand) <= TOLERANCE
+    assert difference(image(components, probe(height=48)), without) <= TOLERANCE
 
 
 def test_the_second_pass_may_say_something_else() -> None:
     components = models.sd1()
     wanted = probe(hires=Hires(prompt="a dog", negative_prompt="fog", scale=2))
     with torch.no_grad():
-        first = literal.first_pass(components, wanted, states(components, "rain", "a cat"))
+        first = literal.first_pass(components, wanted, states(components))
         said = states(components, "fog", "a dog")
-        second = literal.second_pass(components, wanted, first, said, width=8, height=12)
+        second = literal.second_pass(components, wanted, first, said, width=8, height=8)
         by_hand = literal.decoded(components, second)
-    assert (image(components, wanted) - by_hand).abs().max() <= TOLERANCE
+    assert difference(image(components, wanted), by_hand) <= TOLERANCE
 
 
 def test_no_denoising_strength_is_no_second_pass_but_a_larger_image() -> None:
     components = models.sd1()
     wanted = probe(hires=Hires(denoising_strength=0))
     with torch.no_grad():
-        first = literal.first_pass(components, wanted, states(components, "rain", "a cat"))
+        first = literal.first_pass(components, wanted, states(components))
         larger = literal.decoded(components, interpolate(first, scale_factor=2, mode="bilinear"))
-    assert (image(components, wanted) - larger).abs().max() <= TOLERANCE
+    assert difference(image(components, wanted), larger) <= TOLERANCE
 
 
 def test_the_second_pass_may_have_its_own_sampler() -> None:
@@ -134,7 +104,7 @@ def test_the_second_pass_may_have_its_own_sampler() -> None:
     own = image(components, probe(hires=Hires(sampler="DPM++ 2M Karras")))
     same = image(components, probe(hires=Hires(sampler="Euler")))
     assert torch.equal(same, image(components, probe(hires=Hires())))
-    assert (own - same).abs().max() > TOLERANCE
+    assert difference(own, same) > TOLERANCE
 
 
 def test_probes_with_and_without_a_second_pass_do_not_share_a_batch() -> None:
@@ -145,4 +115,4 @@ def test_probes_with_and_without_a_second_pass_do_not_share_a_batch() -> None:
             tuple(indices): tuple(images.shape[-2:])
             for indices, images in Renderer(components, "cpu").render(probes)
         }
-    assert batches == {(0,): (48, 32), (1, 2): (96, 64), (3,): (72, 48)}
+    assert batches == {(0,): (32, 32), (1, 2): (64, 64), (3,): (48, 48)}

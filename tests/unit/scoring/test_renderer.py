@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -19,16 +18,6 @@ from scoring.rendering.sampling import SAMPLERS
 from tests.unit.scoring.diffusers_samplers import EXACT
 
 TOLERANCE = 1e-4
-
-
-@pytest.fixture(autouse=True)
-def _one_quiet_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # diffusers on configs without steps_offset
-        yield
-    torch.set_num_threads(threads)
 
 
 @cache
