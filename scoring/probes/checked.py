@@ -42,14 +42,17 @@ def _refuse_extra_networks(probe: Probe, source: str) -> None:
 
 
 def _problem(details: Any) -> str:
-    *path, last = (str(part) for part in details["loc"])
-    name = ".".join([*path, last])
+    said = details["msg"].removeprefix("Value error, ")
+    path = [str(part) for part in details["loc"]]
+    name = ".".join(path)
+    if not path:  # fields that contradict each other
+        return str(said)
     if details["type"] == "extra_forbidden":
-        part = next((_PARTS[part] for part in reversed(path) if part in _PARTS), Probe)
+        part = next((_PARTS[part] for part in reversed(path[:-1]) if part in _PARTS), Probe)
         return f"unknown key {name!r}; known keys: {', '.join(part.model_fields)}"
     if details["type"] == "missing":
         return f"{name!r} is missing; add it"
-    return f"{name}: {details['msg'].removeprefix('Value error, ')} (given: {shown(details['input'])})"
+    return f"{name}: {said} (given: {shown(details['input'])})"
 
 
 def quoted_keys(names: Sequence[str]) -> str:

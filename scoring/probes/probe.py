@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from scoring.errors import InputError
-from scoring.rendering.sampling import check_sampler
+from scoring.rendering.sampling import check_sampler, check_schedule
 from scoring.rendering.upscalers import check_upscaler
 
 MAX_SEED = 2**32 - 1
@@ -176,3 +176,16 @@ class Probe(_Value):
     thresholding: DynamicThresholding | None = None
     freeu: FreeU | None = None
     hires: Hires | None = None
+
+    @property
+    def second_sampler(self) -> tuple[str, str | None]:
+        """Sampler and schedule of a second pass: a sampler of its own brings its own schedule, unless that is
+        named too."""
+        own = self.hires or Hires()
+        return own.sampler or self.sampler, own.schedule or (None if own.sampler else self.schedule)
+
+    @model_validator(mode="after")
+    def _schedules_fit_samplers(self) -> Probe:
+        check_schedule(self.sampler, self.schedule)
+        check_schedule(*self.second_sampler)
+        return self

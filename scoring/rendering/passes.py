@@ -50,14 +50,14 @@ def passes(probe: Probe, pixels_per_latent: int) -> tuple[Pass, ...]:
     hires = probe.hires
     if hires is None:
         return (first,)
+    sampler, schedule = probe.second_sampler
     second = Pass(
         prompt=probe.prompt if hires.prompt is None else hires.prompt,
         negative_prompt=probe.negative_prompt if hires.negative_prompt is None else hires.negative_prompt,
         cfg_scale=probe.cfg_scale if hires.cfg_scale is None else hires.cfg_scale,
         clip_skip=probe.clip_skip,
-        # A sampler of its own brings its own schedule, unless that is named too.
-        sampler=hires.sampler or probe.sampler,
-        schedule=hires.schedule or (probe.schedule if hires.sampler is None else None),
+        sampler=sampler,
+        schedule=schedule,
         steps=hires.steps or probe.steps,
         latents=final_latents(Size(probe.width, probe.height), hires, pixels_per_latent),
         guided=first.guided,

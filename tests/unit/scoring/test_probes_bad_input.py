@@ -65,6 +65,14 @@ INFOTEXT = "a cat\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x5
         ({**PAYLOAD, "enable_hr": True, "hr_resize_x": 1001}, "hires.resize_x: 1001 is not a multiple of 8"),
         # An unknown sampler, upscaler or key.
         ({**PROBE, "sampler": "Eulr"}, "unknown sampler 'Eulr'; known samplers: "),
+        (
+            {**PROBE, "sampler": "DPM++ 2M Karras", "schedule": "Exponential"},
+            "sampler 'DPM++ 2M Karras' contradicts schedule 'Exponential'; take 'DPM++ 2M' with that",
+        ),
+        (
+            {**PROBE, "hires": {"sampler": "DPM++ 2M Karras", "schedule": "Beta"}},
+            "sampler 'DPM++ 2M Karras' contradicts schedule 'Beta'",
+        ),
         ({**PAYLOAD, "sampler_name": "Eulr"}, "unknown sampler 'Eulr'; known samplers: "),
         ({"infotext": INFOTEXT.replace("Euler", "Eulr")}, "unknown sampler 'Eulr'; known samplers: "),
         (

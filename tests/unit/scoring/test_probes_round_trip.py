@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, get_args
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from scoring.probes import MAX_SEED, DynamicThresholding, FreeU, FreeUStage, Hires, Probe
 from scoring.probes.infotext import to_infotext
@@ -87,8 +88,20 @@ HIRES = st.builds(
     prompt=st.none() | PROMPTS,
     negative_prompt=st.none() | PROMPTS,
 )
+
+
+def fitting(**fields: Any) -> Probe:
+    """The probe, where the names of its samplers do not contradict their schedules."""
+    try:
+        return Probe(**fields)
+    except ValidationError as error:
+        if "contradicts schedule" not in str(error):
+            raise
+        reject()
+
+
 PROBES = st.builds(
-    Probe,
+    fitting,
     prompt=PROMPTS,
     negative_prompt=PROMPTS,
     seed=SEEDS,
