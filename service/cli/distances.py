@@ -37,8 +37,12 @@ def distances(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Correlate with the distances between the models' images: JSON of models, distances."
+            help="Correlate with the models' images: a folder with a folder of images a model, or distances "
+            "as JSON of models and distances."
         ),
+    ] = None,
+    clip: Annotated[
+        Path | None, typer.Option(help="CLIP for --images FOLDER: a folder in open_clip's layout.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the permutations of the Mantel test.")] = 0,
     as_json: AsJson = False,
@@ -55,7 +59,7 @@ def distances(
     found = distances_between(paths, cache)
     test = None
     if images is not None:
-        test = mantel(found.l2("unet"), read_matrix(images, names), seed=seed)
+        test = mantel(found.l2("unet"), _between_images(images, names, clip), seed=seed)
     if draw is not None:
         _draw(draw, found, names, paths, cache)
     if as_json:
@@ -71,6 +75,16 @@ def distances(
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _between_images(images: Path, names: list[str], clip: Path | None) -> Matrix:
+    if not images.is_dir():
+        return read_matrix(images, names)
+    if clip is None:
+        raise InputError(f"{images} is a folder of images; say with --clip which CLIP is to look at them")
+    from optimizer.image_distances import image_distances
+
+    return image_distances([images / name for name in names], clip)
 
 
 def read_matrix(file: Path, names: list[str]) -> Matrix:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from typer.testing import CliRunner, Result
@@ -15,6 +16,7 @@ from typer.testing import CliRunner, Result
 from optimizer.checkpoints.parts import component_of
 from scoring.errors import InputError
 from service.cli import app
+from tests.tiny_models import write_reward
 from tests.unit.optimizer.checkpoint_files import write_random
 
 
@@ -139,3 +141,18 @@ def test_a_matrix_that_is_not_these_models_is_refused(
     (tmp_path / "images.json").write_text(text)
     with pytest.raises(InputError, match=message):
         autombw("distances", "one", "two", "--images", tmp_path / "images.json")
+
+
+def test_images_of_a_folder_are_compared_by_a_clip(models: Path, tmp_path: Path) -> None:
+    write_random(models / "three.safetensors", 5, torch.float16)
+    clip, renders = tmp_path / "clip", tmp_path / "renders"
+    write_reward(clip)
+    for number, name in enumerate(("one", "two", "three")):
+        (renders / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32), (80 * number, 200, 90)).save(renders / name / "probe.png")
+    words = ("distances", "one", "two", "three", "--images", renders)
+    with pytest.raises(InputError, match="say with --clip which CLIP"):
+        autombw(*words)
+    found = json.loads(autombw(*words, "--clip", clip, "--json").output)["images"]
+    assert -1 <= found["spearman"] <= 1
+    assert found["permutations"] == 9999
