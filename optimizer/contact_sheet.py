@@ -75,15 +75,16 @@ def contact_sheet(
     *,
     cell: int | None = None,
     title: Sequence[str] = (),
-    notes: Mapping[str, str] | None = None,
+    row_notes: Mapping[str, str] | None = None,
+    column_notes: Mapping[str, str] | None = None,
     per_band: int | None = None,
 ) -> Image.Image:
     """Rows of pictures on white, each row's name to its left and each column's above it.
 
     rows: name -> one picture a column, or a text where there is none. cell: the width of a picture in pixels,
     the widest one's own unless given; all are scaled to fit into it, in proportion. title: lines above
-    everything. notes: said in smaller letters below the name of a row or column. per_band: so many columns at
-    most stand side by side; the others follow below with all names repeated. Names are wrapped.
+    everything. row_notes, column_notes: name -> what is said below it in smaller letters. per_band: so many
+    columns at most stand side by side; the others follow below with all names repeated. Names are wrapped.
 
     Raises ValueError without rows or columns, for a row that has not as many pictures as there are columns,
     and for a size below 1.
@@ -95,9 +96,9 @@ def contact_sheet(
     wide, high = _cell_size([one for row in rows.values() for one in row], cell)
     font = min(max(wide // _CELL_PER_FONT, _SMALLEST_FONT), _LARGEST_FONT)
     gap = max(2, wide // 64)
-    notes = notes or {}
-    names = {row: _label(row, notes.get(row, ""), font, max(wide, 12 * font)) for row in rows}
-    heads = [_label(column, notes.get(column, ""), font, max(wide - font // 2, 1)) for column in columns]
+    beside, above_it = row_notes or {}, column_notes or {}
+    names = {row: _label(row, beside.get(row, ""), font, max(wide, 12 * font)) for row in rows}
+    heads = [_label(column, above_it.get(column, ""), font, max(wide - font // 2, 1)) for column in columns]
     left = max(name.width for name in names.values()) + 2 * font
     inner = max(high, *(name.height for name in names.values()))
     pitch = inner + gap

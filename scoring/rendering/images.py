@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -39,3 +40,8 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     """(N, 3, H, W) in [0, 1] as 8-bit RGB images, rounded to the nearest step."""
     pixels = (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(array) for array in pixels]
+
+
+def from_pil(image: Image.Image) -> Tensor:
+    """An image as (3, H, W) in [0, 1], float32: what `to_pil` made of it, rounded to 8 bits."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +18,7 @@ from torch import Tensor
 from optimizer.trial import score_images
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
+from scoring.rendering.images import from_pil
 from scoring.scorers.base import Scorer, ScorerSpec
 from scoring.scorers.registry import create_scorer
 from service.db.afterwards import Unscored
@@ -151,7 +151,6 @@ def _read(path: Path) -> Tensor | None:
     """(3, H, W) in [0, 1]; None for a file that is gone or broken."""
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
+            return from_pil(image)
     except OSError:
         return None
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255

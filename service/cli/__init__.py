@@ -20,6 +20,7 @@ from service.cli import (
     probes,
     remote,
     scorers,
+    screen,
     serve,
     uniform,
 )
@@ -64,6 +65,7 @@ for command in (
 ):
     app.command()(command)
 app.command("import")(imports.import_history)
+app.command(cls=screen.Lists)(screen.screen)
 app.add_typer(scorers.app, name="scorers")
 app.add_typer(probes.app, name="probes")
 app.add_typer(components.app, name="components")

@@ -41,8 +41,13 @@ def test_every_picture_stands_in_its_row_and_column() -> None:
 def test_names_and_notes_stand_beside_the_pictures_and_inside_the_sheet() -> None:
     given = rows()
     sheet = contact_sheet(given, COLUMNS, cell=80)
-    noted = contact_sheet(given, COLUMNS, cell=80, notes={"a": "#1", "row 0": "42"}, title=["Title", "more"])
-    assert noted.height > sheet.height
+    above = contact_sheet(
+        given, COLUMNS, cell=80, column_notes={"a_name-that_is-much.wider_than_its-cell": "#1"}
+    )
+    assert above.height > sheet.height
+    beside = contact_sheet(given, COLUMNS, cell=80, row_notes={"row 0": "wider than its row"})
+    assert (beside.width > sheet.width, beside.height) == (True, sheet.height)
+    assert contact_sheet(given, COLUMNS, cell=80, title=["Title", "more"]).height > sheet.height + 20
     pitch = 80 + 2
     left, top = sheet.width - 3 * pitch, sheet.height - 2 * pitch
     for x in range(3):
