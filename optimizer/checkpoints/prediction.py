@@ -69,7 +69,7 @@ def _usual(architecture: str) -> Prediction:
     reason = {
         "sd1": "SD1.x is epsilon unless its file says otherwise",
         "sd2": "the file does not say; SD2.x at 768 px is v_prediction, SD2.x base at 512 px is epsilon; "
-        "tell it with --prediction-type",
+        "tell it in the job (prediction_type), or find it with `autombw inspect --detect-prediction`",
         "sdxl": "SDXL is epsilon unless its file says otherwise",
     }[architecture]
     return Prediction(usual, f"assumed: {reason}", assumed=True)

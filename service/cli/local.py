@@ -173,7 +173,7 @@ def _inspection_table(found: Inspection) -> Table:
         "size": f"{found.size / 1e6:.1f} MB",
         "tensors": f"{found.tensors}, {found.parameters / 1e6:.1f} M parameters",
         "dtypes": ", ".join(f"{count} x {dtype}" for dtype, count in found.dtypes.items()),
-        "EMA keys": str(found.ema_keys),
+        "EMA keys": "the UNet is one" if found.unet_from_ema else str(found.ema_keys),
         "missing keys": ", ".join(found.missing_keys[:5]) or "none",
         "extra keys": ", ".join(found.extra_keys[:5]) or "none",
         "NaN and Inf": ", ".join(f"{part}: {b.nan} NaN, {b.inf} Inf" for part, b in bad.items()) or "none",

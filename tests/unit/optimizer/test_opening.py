@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -29,9 +29,10 @@ from optimizer.checkpoints import (
     single_file_tensors,
     write_checkpoint,
 )
-from optimizer.checkpoints.diffusers_folders import Origin, open_clip_origins, vae_origins
+from optimizer.checkpoints.diffusers_folders import open_clip_origins, vae_origins
 from optimizer.checkpoints.names import ema_name
 from optimizer.checkpoints.reading import CheckpointFile, Entry, open_file
+from optimizer.checkpoints.views import Origin
 from scoring.errors import InputError
 from tests.unit.optimizer.checkpoint_files import random_tensors, write_header_only, write_random
 
@@ -155,7 +156,9 @@ def test_shards_and_the_names_of_old_are_read(folder: Path, tmp_path: Path) -> N
          "lacks its first convolution"),
     ],
 )  # fmt: skip
-def test_a_broken_folder_says_what_it_lacks(folder: Path, tmp_path: Path, break_it, message: str) -> None:
+def test_a_broken_folder_says_what_it_lacks(
+    folder: Path, tmp_path: Path, break_it: Callable[[Path], object], message: str
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     break_it(copy)
