@@ -151,9 +151,9 @@ def as_json(found: Results) -> dict[str, Any]:
     """The ranking, the standings and what they were made of."""
     return {
         "models": {
-            "unets": [_of_model(one) for one in found.models.unets],
-            "text_encoders": [_of_model(one) for one in found.models.text_encoders],
-            "vae": _of_model(found.models.vae),
+            "unets": [_of_model(one, found) for one in found.models.unets],
+            "text_encoders": [_of_model(one, found) for one in found.models.text_encoders],
+            "vae": _of_model(found.models.vae, found),
         },
         "scorers": [spec.model_dump() for spec in found.specs],
         "probes": [probe.model_dump(mode="json") for probe in found.probes],
@@ -233,5 +233,9 @@ def _labels(probes: Sequence[Probe]) -> list[str]:
     return [f"{one} ({i + 1})" if said.count(one) > 1 else one for i, one in enumerate(said)]
 
 
-def _of_model(model: Model) -> dict[str, str]:
-    return {"name": model.name, "file": model.path.name, "sha256": model.sha256}
+def _of_model(model: Model, found: Results) -> dict[str, str]:
+    return {
+        "name": model.name,
+        "file": model.path.name,
+        "sha256": found.screened.hashes[model.path],
+    }

@@ -28,6 +28,7 @@ from optimizer.checkpoints import (
     scheduler_config,
 )
 from optimizer.checkpoints.bare import open_component
+from optimizer.checkpoints.hashes import HashCache
 from optimizer.checkpoints.parts import check_component, component_of
 from optimizer.screen_folder import ScreenFolder, scorer_key
 from optimizer.standings import Combination
@@ -54,7 +55,6 @@ class Model:
 
     name: str
     path: Path
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Screened:
     """What came out. images: of every probe, in order. scores: of every probe, scorer -> raw number.
 
     failures: combination -> why it has no images (and so no scores): a black image, NaN. rendered, judged:
-    how many images and numbers were not in the folder before.
+    how many images and numbers were not in the folder before. hashes: file -> its sha256.
     """
 
     images: dict[Combination, list[Path]] = field(default_factory=dict)
@@ -99,6 +99,7 @@ class Screened:
     failures: dict[Combination, str] = field(default_factory=dict)
     rendered: int = 0
     judged: int = 0
+    hashes: dict[Path, str] = field(default_factory=dict)
 
 
 def check_models(models: Models) -> Architecture:
@@ -156,8 +157,8 @@ def _architecture(model: Model) -> Architecture:
 class Screener:
     """Renders and judges what `folder` does not hold yet.
 
-    told: called with a line at every step. Raises InputError as `check_models`, for a scorer that is not
-    there, and for no probes.
+    cache: the folder where hashes of files are kept. told: called with a line at every step. Raises
+    InputError as `check_models`, and for no probes.
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class Screener:
         folder: Path,
         *,
         device: Device | None = None,
+        cache: Path | None = None,
         told: Callable[[str], object] = log.info,
     ) -> None:
         if not probes:
@@ -176,6 +178,7 @@ class Screener:
         self._models, self._probes, self._specs = models, list(probes), list(scorers)
         self._folder, self._device, self._told = ScreenFolder(folder), device or Device(), told
         self._predictions = {unet.name: self._prediction(unet) for unet in models.unets}
+        self._hashes = HashCache(cache)
         self._tokenizer = build_tokenizer(self._architecture)
         self._texts: dict[str, Conditioner] = {}
         self._vae: AutoencoderKL | None = None
@@ -185,6 +188,9 @@ class Screener:
         run again, it is tried again. Raises InputError for probes that can't be rendered, and when a scorer
         fails; what is done by then stays in the folder."""
         found = Screened()
+        files = [one.path for one in (*self._models.unets, *self._models.text_encoders, self._models.vae)]
+        self._told(f"reading {len(set(files))} files for their hashes, where they are not known")
+        found.hashes = {path: self._hashes.sha256(path) for path in files}
         combinations = len(self._models.combinations)
         for i, unet in enumerate(self._models.unets):
             for text_encoder, line in self._rendered(unet, found):
@@ -279,9 +285,9 @@ class Screener:
 
     def _path(self, unet: Model, text_encoder: Model, probe: Probe) -> Path:
         made_of = {
-            "unet": unet.sha256,
-            "text_encoder": text_encoder.sha256,
-            "vae": self._models.vae.sha256,
+            "unet": self._hashes.sha256(unet.path),
+            "text_encoder": self._hashes.sha256(text_encoder.path),
+            "vae": self._hashes.sha256(self._models.vae.path),
             "prediction_type": self._predictions[unet.name],
             "dtype": dtype_name(self._device.dtype),
         }

@@ -90,8 +90,8 @@ def screen(
     models = _models(unets, text_encoders, vae, prediction_type, settings)
     wanted = _probes(probes, check_models(models), settings)
     _check_scale(specs, normalise, len(models.combinations) * len(wanted))
-    screener = Screener(models, wanted, specs, out, device=_device(settings), told=_say)
-    screened = screener.run()
+    cache, device = settings.data_dir / CACHE, _device(settings)
+    screened = Screener(models, wanted, specs, out, device=device, cache=cache, told=_say).run()
     try:
         found = results(models, wanted, specs, screened, normalise=normalise)
     except InputError as error:
@@ -151,15 +151,12 @@ def _models(
     settings: Settings,
 ) -> Models:
     from optimizer.checkpoints import parse_prediction_type
-    from optimizer.checkpoints.hashes import HashCache
     from optimizer.screening import Model, Models
-
-    hashes = HashCache(settings.data_dir / CACHE)
 
     def model(name: str) -> Model:
         path = file_of(name, settings)
         label = path.stem if path.suffix in (".safetensors", ".ckpt") else path.name
-        return Model(label, path, hashes.sha256(path))
+        return Model(label, path)
 
     if prediction_type is not None:
         parse_prediction_type(prediction_type)

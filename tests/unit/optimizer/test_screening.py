@@ -69,7 +69,7 @@ def folder(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def model(folder: Path, name: str) -> Model:
-    return Model(name, folder / f"{name}.safetensors", f"sha256 of {name}")
+    return Model(name, folder / f"{name}.safetensors")
 
 
 def models(folder: Path, unets: Sequence[str] = UNETS, texts: Sequence[str] = TEXTS) -> Models:
@@ -284,7 +284,7 @@ def test_what_is_there_is_not_rendered_again(
 def test_another_file_of_the_same_name_is_rendered_anew(folder: Path, tmp_path: Path) -> None:
     few = models(folder, ["left"], ["left"])
     Screener(few, PROBES, [], tmp_path).run()
-    other = Models([Model("left", folder / "right.safetensors", "of right")], few.text_encoders, few.vae)
+    other = Models([Model("left", folder / "right.safetensors")], few.text_encoders, few.vae)
     assert Screener(other, PROBES, [], tmp_path).run().rendered == 3
     assert Screener(few, PROBES, [], tmp_path).run().rendered == 0
     velocity = Models(few.unets, few.text_encoders, few.vae, prediction_type="epsilon")
@@ -310,7 +310,7 @@ def test_a_broken_model_fails_alone(folder: Path, specs: list[ScorerSpec], tmp_p
     assert set(found.images) == set(found.scores) == {("left", "left"), ("left", "loud")}
     assert set(found.failures) == {("broken", "left"), ("broken", "loud")}
     assert "NaN" in found.failures["broken", "left"]  # type: ignore[index]
-    assert [line[:5] for line in lines[:4]] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    assert [line[:5] for line in lines[1:5]] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     scores = combined_scores(found.scores, specs, normalise=True)
     assert [one.name for one in standings(scores, "unet")] == ["left"]
     assert len(standings(scores, "text_encoder")) == 2
@@ -387,7 +387,7 @@ def test_a_component_alone_in_its_file_will_do(folder: Path, tmp_path: Path) -> 
 
 def of_header(folder: Path, architecture: str, extra: str = "") -> Model:
     path = folder / f"{architecture}{extra}.safetensors"
-    return Model(path.stem, write_header_only(path, architecture), architecture)
+    return Model(path.stem, write_header_only(path, architecture))
 
 
 def test_wrong_models_are_refused_before_anything_is_rendered(folder: Path, tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ def test_wrong_models_are_refused_before_anything_is_rendered(folder: Path, tmp_
     sd1, sd2, sdxl = (of_header(tmp_path, name) for name in ("sd1", "sd2", "sdxl"))
     vae = tmp_path / "vae.safetensors"
     extract(left.path, ["vae"], vae, metadata={})
-    bare = Model("vae", vae, "vae")
+    bare = Model("vae", vae)
     assert check_models(Models([sd2], [sd2], sd1)) == "sd2", "SD2 was trained in SD1's latents"
     for wrong, message in (
         (Models([sd1], [sd2], sd1), r"text encoder of sd2.*SD2.x \(1024 wide\).*SD1.x needs.*768 wide"),
@@ -405,10 +405,10 @@ def test_wrong_models_are_refused_before_anything_is_rendered(folder: Path, tmp_
         (Models([left], [bare], left), "vae.safetensors has no text encoder, only VAE"),
         (Models([left, left], [left], left), "left is named twice among the UNets"),
         (Models([left], [right, right], left), "right is named twice among the text encoders"),
-        (Models([left, Model("left", right.path, "other")], [left], left), "both called left"),
+        (Models([left, Model("left", right.path)], [left], left), "both called left"),
         (Models([], [left], left), "no UNets to screen"),
         (Models([left], [], left), "no text encoders to screen"),
-        (Models([left], [left], Model("no", folder / "no.safetensors", "")), "no.safetensors"),
+        (Models([left], [left], Model("no", folder / "no.safetensors")), "no.safetensors"),
     ):
         with pytest.raises(InputError, match=message):
             Screener(wrong, PROBES, [], tmp_path / "out")
