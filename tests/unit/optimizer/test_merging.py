@@ -280,7 +280,7 @@ def test_the_exported_file_is_the_live_unet(typed_pair: tuple[torch.dtype, Pair]
         assert torch.equal(parameter, exported.get_parameter(name)), name
     inputs = torch.randn(2, 4, 8, 8), 500, torch.randn(2, 77, 64)
     with torch.no_grad():
-        # Not to the bit: what a convolution sums first hangs on where its weights lie in memory, on some CPUs.
+        # Not to the bit: on some CPUs the order of a convolution's sums hangs on where its weights lie.
         torch.testing.assert_close(unet.float()(*inputs).sample, exported.float()(*inputs).sample)
 
 
