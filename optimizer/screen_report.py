@@ -28,6 +28,7 @@ from scoring.probes import Probe
 from scoring.scorers.base import ScorerSpec
 
 _MOST_PROMPT = 160
+_WIDEST = 256
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,15 @@ class Results:
 
 @dataclass(frozen=True)
 class Drawing:
-    """cell: the width of a picture in pixels; as rendered unless given. per_band: so many side by side."""
+    """cell: the width of a picture in pixels; unless given as the probes say, 256 at most, since a sheet of
+    forty models has hundreds. per_band: so many side by side."""
 
     cell: int | None = None
     per_band: int | None = None
+
+    def width(self, probes: Sequence[Probe]) -> int:
+        """The width of a picture on a sheet of these probes."""
+        return self.cell or min(_WIDEST, max(probe.width for probe in probes))
 
 
 def results(
@@ -96,7 +102,7 @@ def draw_sheets(found: Results, folder: Path, drawing: Drawing) -> list[Path]:
             sheets[f"sheet-{i + 1}.png"] = contact_sheet(
                 {text.name: [cell(Combination(unet.name, text.name), i) for unet in unets] for text in texts},
                 [unet.name for unet in unets],
-                cell=drawing.cell,
+                cell=drawing.width([probe]),
                 title=[*_titles(found), _said(probe)],
                 row_notes=of_texts,
                 column_notes=of_unets,
@@ -112,13 +118,13 @@ def draw_sheets(found: Results, folder: Path, drawing: Drawing) -> list[Path]:
                 for i, label in enumerate(_labels(found.probes))
             },
             names,
-            cell=drawing.cell,
+            cell=drawing.width(found.probes),
             title=_titles(found),
             column_notes=_ranks(found.standings.get(axis, ())),
             per_band=drawing.per_band,
         )
     for name, sheet in sheets.items():
-        sheet.save(folder / name, optimize=True)
+        sheet.save(folder / name)
     return [folder / name for name in sheets]
 
 
@@ -211,7 +217,7 @@ def _titles(found: Results) -> list[str]:
     if not any(found.standings.values()):
         return [first]
     scorers = ", ".join(spec.scorer for spec in found.specs)
-    return [first, f"# rank by {scorers}; how much better than the mean of all, ± its standard error"]
+    return [first, f"#rank by {scorers}; how much better than the mean of all, ± standard error"]
 
 
 def _moving(models: Models, combination: Combination) -> str:
@@ -219,7 +225,11 @@ def _moving(models: Models, combination: Combination) -> str:
 
 
 def _ranks(of_axis: Sequence[Standing]) -> dict[str, str]:
-    return {one.name: f"#{one.rank}\n{number(one.gain, signed=True)}" for one in of_axis}
+    notes = {}
+    for one in of_axis:
+        gain, _, error = number(one.gain, signed=True).partition(" ± ")
+        notes[one.name] = f"#{one.rank}  {gain}" + (f"\n± {error}" if error else "")
+    return notes
 
 
 def _said(probe: Probe) -> str:

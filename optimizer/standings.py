@@ -13,8 +13,8 @@ from scoring.scorers.base import ScorerSpec
 
 Name = TypeVar("Name")
 
-STANDS_OUT = 2.0
-"""So many standard errors a component's gain has to lie from 0 to stand out."""
+CHANCE = 0.05
+"""How often a component that is like the others may stand out all the same."""
 
 
 class Combination(NamedTuple):
@@ -62,11 +62,17 @@ class Standing:
     rank: int
     score: float
     gain: Mean
+    probes: int
 
     @property
     def stands_out(self) -> bool:
-        """Whether the gain lies further from 0 than chance would have it."""
-        return self.gain.error is not None and abs(self.gain.value) > STANDS_OUT * self.gain.error
+        """Whether the gain lies further from 0 than chance would have it, by Student's t-test over probes."""
+        from scipy.special import stdtrit
+
+        if self.gain.error is None:
+            return False
+        bound = float(stdtrit(self.probes - 1, 1 - CHANCE / 2))
+        return abs(self.gain.value) > bound * self.gain.error
 
 
 def combined_scores(
@@ -127,6 +133,7 @@ def standings(scores: Mapping[Combination, Sequence[float]], axis: Axis) -> list
             ranks[name],
             values[name],
             mean([score - of_all for score, of_all in zip(of_probe[name], usual, strict=True)]),
+            len(probes),
         )
         for name in sorted(values, key=lambda name: (ranks[name], name))
     ]

@@ -69,7 +69,10 @@ def screen(
         str | None, typer.Option(help="Of all UNets: epsilon or v_prediction; else found out from each file.")
     ] = None,
     cell: Annotated[
-        int | None, typer.Option(min=16, max=4096, help="Width of a picture on the sheet; else as rendered.")
+        int | None,
+        typer.Option(
+            min=16, max=4096, help="Width of a picture on the sheets; else as rendered, 256 at most."
+        ),
     ] = None,
     columns: Annotated[
         int, typer.Option(min=1, help="So many pictures side by side; the others follow below.")

@@ -206,6 +206,20 @@ def test_standings_compare_on_the_same_probes_and_partners() -> None:
     assert standings(apart, "unet") == []
 
 
+def test_who_stands_out_is_decided_by_a_t_test() -> None:
+    # The gains of a are 0.5, 1, 1.5: t = 1 / (0.5 / sqrt(3)) = 3.46, and 4.30 is needed with 3 probes.
+    few = {Combination("u", "a"): [0.5, 1.0, 1.5], Combination("u", "b"): [-0.5, -1.0, -1.5]}
+    a, b = standings(few, "text_encoder")
+    assert a.gain.value / (a.gain.error or 0) == pytest.approx(2 * 3**0.5)
+    assert not any(one.stands_out for one in (a, b))
+    many = {key: own * 4 for key, own in few.items()}
+    assert all(one.stands_out for one in standings(many, "text_encoder"))
+    one_probe = {key: own[:1] for key, own in few.items()}
+    assert [(one.gain.error, one.stands_out) for one in standings(one_probe, "text_encoder")] == [
+        (None, False)
+    ] * 2
+
+
 def test_no_order_changes_the_result(
     folder: Path, specs: list[ScorerSpec], screened: tuple[Path, Screened], tmp_path: Path
 ) -> None:
