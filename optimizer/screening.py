@@ -39,7 +39,7 @@ from scoring.probes.images import labelled
 from scoring.rendering.acceleration import accelerate
 from scoring.rendering.components import Components, PredictionType, dtype_name
 from scoring.rendering.conditioning import Conditioner
-from scoring.rendering.fitting import fit_batches
+from scoring.rendering.fitting import fit_batches, shortened
 from scoring.rendering.images import from_pil, to_pil
 from scoring.rendering.renderer import Renderer
 from scoring.scorers.base import Scorer, ScorerSpec
@@ -266,7 +266,8 @@ class Screener:
         text = known or Conditioner(components, device, self._device.embeddings)
         renderer = Renderer(components, device, self._device.max_batch, text=text)
         if module is not None:
-            renderer.encode(self._probes)
+            # In fewer steps, a prompt that changes on the way can say what it never says in all of them.
+            renderer.encode([*self._probes, *map(shortened, self._probes)])
             # Its weights have done their work.
             module.to("meta")
             self._texts[text_encoder.name] = text

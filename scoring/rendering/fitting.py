@@ -18,7 +18,7 @@ from scoring.rendering.renderer import Renderer
 log = logging.getLogger(__name__)
 MARGIN = 0.2
 """The share of the free memory that batches leave: scorers run beside them, and memory has gaps."""
-# Memory does not depend on how many steps there are; one alone is no schedule for some samplers.
+# One alone is no schedule for some samplers.
 _STEPS = 2
 
 
@@ -90,6 +90,11 @@ def measure_batches(
             log.info("up to %d images of %dx%d fit %s to %s", most, width, height, renderer.device, doing)
 
 
+def shortened(probe: Probe) -> Probe:
+    """What is rendered to measure the memory of a probe: it does not depend on the number of steps."""
+    return probe.model_copy(update={"steps": min(probe.steps, _STEPS)})
+
+
 def largest(peaks: Mapping[tuple[Kind, int], int], free: int) -> dict[Kind, int]:
     """The largest batch of each kind, at least 1, from the bytes that 1 and 2 images needed at their peak.
 
@@ -108,7 +113,7 @@ def largest(peaks: Mapping[tuple[Kind, int], int], free: int) -> dict[Kind, int]
 
 def _peaks(renderer: Renderer, probe: Probe, gauge: Gauge) -> dict[tuple[Kind, int], int]:
     """Bytes at the peak of one image and of two; steps and images are those of no trial."""
-    short = probe.model_copy(update={"steps": min(probe.steps, _STEPS)})
+    short = shortened(probe)
     two = [short, short.model_copy(update={"seed": (short.seed + 1) % 2**32})]
     # What a process allocates only once must not count as a share of one image. Compiled code is made for
     # its batch, and needs no more than this.

@@ -21,13 +21,14 @@ from optimizer.checkpoints import load_component, load_components
 from optimizer.checkpoints.parts import component_of
 from optimizer.components import extract
 from optimizer.screen_report import Drawing, draw_sheets, results, write_tables
-from optimizer.screening import Model, Models, Screened, Screener, check_models
+from optimizer.screening import Device, Model, Models, Screened, Screener, check_models
 from optimizer.standings import Combination, combined_scores, ranking, standings
 from scoring.errors import InputError
 from scoring.probes import Probe
 from scoring.probes.images import infotext_of_image
 from scoring.probes.infotext_reader import read_infotext
 from scoring.prompts.plain import plain_text
+from scoring.rendering.fitting import shortened
 from scoring.rendering.images import to_pil
 from scoring.rendering.renderer import Renderer
 from scoring.scorers.base import ScorerSpec
@@ -264,6 +265,29 @@ def test_each_component_is_loaded_once_and_each_text_encoded_once(
     wanted = [(name, "unet") for name in UNETS] + [(name, "text_encoder") for name in TEXTS]
     assert sorted(counted.loaded) == sorted([*wanted, ("left", "vae")])
     assert len(counted.rendered) == len(UNETS) * len(TEXTS) * len(PROBES)
+
+
+def test_batches_are_measured_without_the_text_encoder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In 5 steps b never stands beside c, in the 2 of a measurement it does.
+    probe = PROBES[0].model_copy(update={"prompt": "[a:b:0.9] [c:d:3]", "steps": 5})
+    measured: list[Tensor] = []
+
+    def measure(renderer: Renderer, probes: Sequence[Probe], file: Path) -> None:
+        assert file == tmp_path / "batches.json"
+        measured.extend(images for _, images in renderer.render([shortened(one) for one in probes]))
+
+    monkeypatch.setattr(screening, "fit_batches", measure)
+    device = Device(batches=tmp_path / "batches.json")
+    Screener(models(folder, texts=["left"]), [probe], [], tmp_path, device=device).run()
+    assert len(measured) == len(UNETS)
+    renderer = Renderer(
+        load_components(folder / "left.safetensors", device="cpu", dtype=torch.float32), "cpu"
+    )
+    with torch.no_grad():
+        ((_, wanted),) = renderer.render([shortened(probe)])
+    assert torch.equal(measured[0], wanted)
 
 
 def test_what_is_there_is_not_rendered_again(
