@@ -270,8 +270,9 @@ def test_each_component_is_loaded_once_and_each_text_encoded_once(
 def test_batches_are_measured_without_the_text_encoder(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # In 5 steps b never stands beside c, in the 2 of a measurement it does.
-    probe = PROBES[0].model_copy(update={"prompt": "[a:b:0.9] [c:d:3]", "steps": 5})
+    # In 10 steps b never stands beside c; in the 2 of a measurement it does, in the third call of Heun.
+    changes = {"prompt": "[a:b:0.25] [c:d:4]", "steps": 10, "sampler": "Heun"}
+    probe = PROBES[0].model_copy(update=changes)
     measured: list[Tensor] = []
 
     def measure(renderer: Renderer, probes: Sequence[Probe], file: Path) -> None:
