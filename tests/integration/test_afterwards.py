@@ -33,6 +33,7 @@ from service.planning import validate_job
 from service.report.page import report_html
 from service.settings import Settings, load_settings
 from service.worker import Worker
+from tests.installed import install_scorers
 from tests.tiny_models import job, write_models, write_reward
 
 pytestmark = pytest.mark.slow
@@ -181,11 +182,7 @@ def test_what_was_collected_is_made_again_to_the_bit_and_the_job_goes_on_with_it
 @pytest.fixture
 def scorers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed package with two scorers: how red an image is, and one that fails on its third image."""
-    info = tmp_path / "extra-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[autombw.scorers]\nred = extra:red\nfaint = extra:faint\n")
-    (tmp_path / "extra.py").write_text(
+    source = (
         "class Red:\n"
         "    differentiable = True\n"
         "    def __init__(self, name, at_most):\n"
@@ -200,7 +197,7 @@ def scorers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "def faint(spec, device):\n"
         "    return Red(spec.scorer, 2)\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    install_scorers(tmp_path, monkeypatch, "reds", {"red": "red", "faint": "faint"}, source)
 
 
 @pytest.mark.usefixtures("scorers")

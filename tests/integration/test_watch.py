@@ -22,6 +22,7 @@ from service.jobs import NodePlan
 from service.report.page import report_html
 from service.settings import Settings, load_settings
 from service.worker import Worker
+from tests.installed import install_scorers
 from tests.tiny_models import job
 
 UNET = "model.diffusion_model."
@@ -37,11 +38,7 @@ HELDOUT = {**PROBES, "prompts": HELDOUT_PROMPTS, "seeds": [3, 4, 5]}
 @pytest.fixture
 def blurry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed package with a scorer that likes blur: how straight it runs from pixel to pixel."""
-    info = tmp_path / "extra-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[autombw.scorers]\nblurry = extra:Blurry\n")
-    (tmp_path / "extra.py").write_text(
+    source = (
         "class Blurry:\n"
         "    differentiable = True\n"
         "    def __init__(self, spec, device):\n"
@@ -50,7 +47,7 @@ def blurry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "        bends = [images.diff(n=2, dim=dim).square().mean(dim=(1, 2, 3)) for dim in (-1, -2)]\n"
         "        return -sum(bends).float()\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    install_scorers(tmp_path, monkeypatch, "blur", {"blurry": "Blurry"}, source)
 
 
 def run(settings: Settings, store: Store, client: TestClient, **changes: Any) -> dict[str, Any]:
