@@ -74,7 +74,7 @@ class ArticlePipelines:
         larger = enlarge(first, Size(probe.width, probe.height), probe.hires, factor)
         steps = probe.hires.steps or probe.steps
         total = int(steps / probe.hires.denoising_strength)
-        with self._guided(self.image_to_image, negative, probe, steps):
+        with self._guided(self.image_to_image, negative, probe, steps, earlier=probe.steps):
             images = self.image_to_image(
                 **common,
                 image=larger,
@@ -93,7 +93,7 @@ class ArticlePipelines:
 
     @contextmanager
     def _guided(
-        self, pipeline: StableDiffusionPipeline, negative: Tensor, probe: Probe, steps: int
+        self, pipeline: StableDiffusionPipeline, negative: Tensor, probe: Probe, steps: int, earlier: int = 0
     ) -> Iterator[None]:
         """The pipeline's UNet answers with guidance, thresholding and FreeU as `probe` wants them."""
         unet: Any = self.components.unet
@@ -109,7 +109,7 @@ class ArticlePipelines:
             sigma = pipeline.scheduler.sigmas[pipeline.scheduler.step_index].to(scaled)
             spread = (sigma**2 + 1).sqrt()
             x = scaled * spread
-            begin_call(step / steps)
+            set_done((earlier + step) / steps)  # the extension counts on in the second pass
             texts = torch.cat([negative, encoder_hidden_states])
             answers = alone(scaled.repeat(2, 1, 1, 1), t, encoder_hidden_states=texts).sample
             if self.components.prediction_type == "epsilon":
@@ -122,7 +122,7 @@ class ArticlePipelines:
                 return ((x - guided) / sigma,)
             return ((x / spread**2 - guided) * spread / sigma,)
 
-        with freeu(unet, probe.freeu) as begin_call:
+        with freeu(unet, probe.freeu, steps) as set_done:
             unet.forward = forward
             try:
                 yield
