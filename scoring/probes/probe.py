@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from scoring.errors import InputError
-from scoring.rendering.sampling import check_sampler, check_schedule
+from scoring.rendering.sampling import check_sampler, check_schedule, unless_usual
 from scoring.rendering.upscalers import check_upscaler
 
 MAX_SEED = 2**32 - 1
@@ -45,7 +53,17 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Hires(_Value):
+class _Sampled(_Value):
+    """What has a sampler and a schedule: one that the sampler runs with anyway is kept as None."""
+
+    @field_validator("schedule", check_fields=False)
+    @classmethod
+    def _usual_is_none(cls, schedule: str | None, info: ValidationInfo) -> str | None:
+        sampler = info.data.get("sampler")
+        return schedule if sampler is None else unless_usual(sampler, schedule)
+
+
+class Hires(_Sampled):
     """A1111's hires fix: the finished latents are enlarged, noised again and denoised once more.
 
     upscaler: a name of A1111's. scale: of both sides, unless resize_x or resize_y (pixels, multiples of 8) is
@@ -144,11 +162,12 @@ class DynamicThresholding(_Value):
     interpolate_phi: float = Field(default=1.0, ge=0, le=1)
 
 
-class Probe(_Value):
+class Probe(_Sampled):
     """One image to render.
 
     seed: 0..2**32-1. sampler: a name of A1111's. schedule: its noise levels; None = those the sampler's name
-    ends with, or uniform; "Automatic" = those that A1111 since 1.9 chooses for the sampler. steps: 1..1000.
+    ends with, or uniform (naming these gives None); "Automatic" = those that A1111 since 1.9 chooses for the
+    sampler. steps: 1..1000.
     cfg_scale: >= 0; 1 follows the prompt alone, 0 the negative prompt alone. width, height: pixels, multiples
     of 8. clip_skip: which layer of the text encoder is read, counted from the last, 1 = the last.
     rng: whose random numbers the noise is, those of torch on a CPU or on an Nvidia GPU (which A1111 calls NV
@@ -185,7 +204,6 @@ class Probe(_Value):
         return own.sampler or self.sampler, own.schedule or (None if own.sampler else self.schedule)
 
     @model_validator(mode="after")
-    def _schedules_fit_samplers(self) -> Probe:
-        check_schedule(self.sampler, self.schedule)
+    def _second_schedule_fits_sampler(self) -> Probe:
         check_schedule(*self.second_sampler)
         return self
