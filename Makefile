@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# On all cores. The slow ones start many processes of their own and watch the clock: one after the other.
+FAST := $(BIN)/pytest -q -m "not slow" -n auto --dist loadfile
 # The models are ours and local: nothing may ask a hub.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
@@ -23,11 +25,11 @@ demo: venv
 	$(BIN)/python -m examples.emoji.demo --out demo
 
 test: venv
-	$(BIN)/pytest -q -m "not slow"
+	$(FAST)
 	$(BIN)/pytest -q -m slow
 
 test-fast: venv
-	$(BIN)/pytest -q -m "not slow"
+	$(FAST)
 
 lint: venv
 	$(BIN)/ruff check .
