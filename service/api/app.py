@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
 
 from service.api import afterwards, events, jobs, models, problems
 from service.api.context import Context
 from service.catalog import Catalog
+from service.dashboard.mounting import mount_page
 from service.db.store import Store
 from service.settings import Settings
 
-PAGE = Path(__file__).resolve().parents[1] / "dashboard" / "index.html"
 DESCRIPTION = """
 Merge Stable Diffusion checkpoints block by block, searched for the best images.
 
@@ -46,15 +44,12 @@ def create_app(settings: Settings) -> FastAPI:
             {"name": "service", "description": "The service itself."},
         ],
     )
-    app.state.context = Context(settings, store, Catalog(settings.models_dir))
+    context = Context(settings, store, Catalog(settings.models_dir))
+    app.state.context = context
     problems.install(app)
     app.include_router(jobs.router)
     app.include_router(events.router)
     app.include_router(afterwards.router)
     app.include_router(models.router)
-
-    @app.get("/", include_in_schema=False)
-    def page() -> HTMLResponse:
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"))
-
+    mount_page(app, context)
     return app
