@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
 from optimizer.checkpoints import Inspection, size_of
-from service.api.context import Ctx
+from service.api.context import Ctx, own_version
 from service.api.problems import responses
 from service.api.views import Health, ModelView, worker_view
 from service.images import image_path
@@ -50,11 +48,3 @@ def healthz(context: Ctx) -> Health:
     return Health(
         version=own_version(), workers=[worker_view(owner) for owner in sorted(context.store.owners())]
     )
-
-
-def own_version() -> str:
-    """The installed version of autombw."""
-    try:
-        return version("autombw")
-    except PackageNotFoundError:
-        return "0+unknown"
