@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
-
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
@@ -18,16 +15,16 @@ from service.access.identity import is_loopback
 from service.access.login import login_router
 from service.access.proxies import Proxies
 from service.access.rates import GuessLimit
-from service.api import access, afterwards, description, events, jobs, models, problems, unknown
+from service.api import access, afterwards, description, events, jobs, models, problems
 from service.api.bodies import BodyLimits
 from service.api.conditional import Conditional
 from service.api.context import Context, own_version
 from service.api.idempotency import Idempotency
 from service.catalog import Catalog
+from service.dashboard.mounting import mount_page
 from service.db.store import Store
 from service.settings import Settings
 
-PAGE = Path(__file__).resolve().parents[1] / "dashboard" / "index.html"
 DESCRIPTION = """
 Merge Stable Diffusion checkpoints block by block, searched for the best images.
 
@@ -69,7 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(Conditional),
         ],
     )
-    app.state.context = Context(settings, store, Catalog(settings.models_dir))
+    context = Context(settings, store, Catalog(settings.models_dir))
+    app.state.context = context
     problems.install(app)
     app.include_router(jobs.router)
     app.include_router(events.router)
@@ -77,11 +75,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(models.router)
     app.include_router(access.router)
     app.include_router(login_router(settings, store, accounts, guesses))
-    unknown.install(app)
+    mount_page(app, context)
     description.install(app)
-
-    @app.get("/", include_in_schema=False)
-    def page() -> HTMLResponse:
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"))
-
     return app
