@@ -19,6 +19,7 @@ from pydantic_settings import (
 
 from scoring.errors import InputError
 
+
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 

@@ -36,13 +36,13 @@ def login_router(settings: Settings, store: Store, accounts: Accounts, guesses: 
     router = APIRouter(include_in_schema=False)
 
     @router.get("/login")
-    def page(request: Request, next: Annotated[str, Query()] = "/") -> HTMLResponse:  # noqa: A002
+    def page(request: Request, next: Annotated[str, Query()] = "/") -> HTMLResponse:
         return _page(request, next)
 
     @router.post("/login")
     async def log_in(request: Request) -> Response:
         if is_foreign(request.headers, request.scope["scheme"], browser=False):
-            return problem(403, "Not allowed", "this login comes from another site's page; open /login itself")
+            return problem(403, "Not allowed", "this login is of another site's page; open /login itself")
         address = request.client.host if request.client else ""
         waits = guesses.wait(address)
         if waits.wait:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from service.access.identity import Asker
 from service.access.roles import Role
 from service.api.context import Ctx
-from service.api.paging import link_next
+from service.api.paging import MAX_ID, link_next
 from service.api.problems import responses
 from service.db.access import AuditRecord, TokenRecord
 
@@ -85,12 +85,10 @@ def audit(
     request: Request,
     response: Response,
     context: Ctx,
-    before: Annotated[int | None, Query(ge=1, le=2**53, description="Only entries older than this.")] = None,
+    before: Annotated[int | None, Query(ge=1, le=MAX_ID, description="Only entries older than this.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[AuditRecord]:
     """Everything that was changed, and who was refused; the newest first."""
     found = context.store.audit_entries(before=before, limit=limit)
     link_next(request, response, {"before": found[-1].id} if len(found) == limit else None)
     return found
-
-

@@ -49,7 +49,9 @@ class BodyLimits:
             await self._too_large()(scope, receive, send)
             return
         if "json" in Headers(scope=scope).get("content-type", "json") and await _is_too_deep(body):
-            detail = f"the body nests more than {JSON_DEPTH} lists and objects in each other; no job needs that"
+            detail = (
+                f"the body nests more than {JSON_DEPTH} lists and objects in each other; no job needs that"
+            )
             await problem(422, "Wrong input", detail)(scope, receive, send)
             return
         scope[BODY] = body
@@ -82,7 +84,9 @@ class BodyLimits:
 async def _is_too_deep(body: bytes) -> bool:
     if body.count(b"[") + body.count(b"{") <= JSON_DEPTH:
         return False
-    return await run_in_threadpool(depth, body) > JSON_DEPTH if len(body) > _LARGE else depth(body) > JSON_DEPTH
+    return (
+        await run_in_threadpool(depth, body) > JSON_DEPTH if len(body) > _LARGE else depth(body) > JSON_DEPTH
+    )
 
 
 def depth(body: bytes) -> int:

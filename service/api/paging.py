@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from fastapi import Request, Response
 
+MAX_ID = 2**63 - 1
+"""The largest number of a row: databases refuse larger ones."""
+
 
 def link_next(request: Request, response: Response, changes: Mapping[str, object] | None) -> None:
     """Point to the next page: this request with other query parameters; None: this is the last one.

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
@@ -35,6 +35,7 @@ class Problem(BaseModel):
 RESPONSES: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "The named thing does not exist."},
     409: {"model": Problem, "description": "It does not fit the present state."},
+    412: {"model": Problem, "description": "It has changed since it was read (If-Match)."},
     422: {"model": Problem, "description": "The input is wrong."},
 }
 
@@ -86,17 +87,17 @@ def _what(error: Any) -> str:
     return f"{error['msg']} (got {given if len(given) <= 80 else given[:77] + '...'})"
 
 
-def _http(request: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code < 400:
+        return Response(status_code=error.status_code, headers=error.headers)
     detail = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
     return problem(error.status_code, str(error.detail), detail, headers=error.headers)
 
 
 def _database(_request: Request, error: Exception) -> JSONResponse:
     log.error("database: %s", error)
-    return problem(
-        503, "Database not available", f"the database does not answer: {error.args[0]}; try again"
-    )
+    return problem(503, "Database not available", f"the database does not answer: {error.args[0]}; try again")
 
 
 def _unexpected(_request: Request, error: Exception) -> JSONResponse:

@@ -81,6 +81,15 @@ class RenderRecord(Record):
     scores: dict[str, float]
 
 
+class NodeRender(RenderRecord):
+    """A render with the trial that it belongs to."""
+
+    id: int
+    trial: int
+    kind: TrialKind
+    number: int
+
+
 class CheckpointRecord(Record):
     id: int
     node_id: int | None
