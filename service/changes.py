@@ -40,8 +40,8 @@ def clone_job(
     """Queue a new job that asks for what another asked for, with changes.
 
     changes: a JSON merge patch (RFC 7396) of the request: what is given replaces, null removes. Without an
-    `output` among them the clone's is the old one with the next free number. submitted_by, limit: as of NewJob. Raises
-    NotFound, InputError, Conflict, TooMany.
+    `output` among them the clone's is the old one with the next free number. submitted_by, limit: as
+    NewJob says. Raises NotFound, InputError, Conflict, TooMany.
     """
     job = store.job(job_id)
     request = parse_request(merge_patch(job.request, changes), "clone")

@@ -104,6 +104,7 @@ def log(
     request: Request,
     response: Response,
     context: Ctx,
+    *,
     after: Annotated[int, Query(ge=0, le=MAX_ID, description="Only events after this one.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[EventView]:

@@ -55,7 +55,7 @@ def image(
 
 @router.get("/healthz", tags=["service"], summary="Health")
 def healthz(request: Request, context: Ctx) -> Health:
-    """200 while the service and its database answer. Who shows no token where one is needed learns no more."""
+    """200 while the service and its database answer; who shows no needed token learns no more."""
     owners = sorted(context.store.owners())
     if identity_in(request.scope) is None:
         return Health()
