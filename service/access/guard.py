@@ -6,7 +6,6 @@ Pure ASGI, in front of all routes, mounts and websockets: what nobody thought of
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -21,7 +20,7 @@ from starlette.websockets import WebSocketClose
 from service.access.accounts import Accounts
 from service.access.identity import LOCAL, Identity, is_loopback, set_identity
 from service.access.origins import host_name, is_foreign, is_known_host
-from service.access.policy import OPEN, SAFE, WEBSOCKET, needed
+from service.access.policy import SAFE, WEBSOCKET, needed
 from service.access.proxies import FROM_A_NETWORK
 from service.access.rates import Buckets, GuessLimit
 from service.access.roles import Role
@@ -337,20 +336,7 @@ def _refusal(status: int, detail: str, headers: dict[str, str] | None = None) ->
 async def _answer(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
         await response(scope, receive, send)
-    elif "websocket.http.response" in scope.get("extensions", {}):
-        # The handshake is answered as any request would be, so that a client learns what is missing.
-        await _as_denial(response)(scope, receive, send)
     else:
+        # Before it is accepted: the handshake is answered with 403. uvicorn knows answers that say more,
+        # and then logs an error for each.
         await WebSocketClose(POLICY_VIOLATION)(scope, receive, send)
-
-
-def _as_denial(response: Response) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    async def deny(_scope: Scope, _receive: Receive, send: Send) -> None:
-        head = {"status": response.status_code, "headers": response.raw_headers}
-        await send({"type": "websocket.http.response.start", **head})
-        await send({"type": "websocket.http.response.body", "body": bytes(response.body)})
-
-    return deny
-
-
-__all__ = ["COOKIE", "MAKE_ONE", "OPEN", "Guard", "method_of", "route_path", "too_many"]

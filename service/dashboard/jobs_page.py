@@ -47,14 +47,13 @@ class JobCards:
             self._cards[line.progress.id].show(line)
 
     def _welcome(self) -> None:
-        with panel():
-            with empty(
-                "No jobs yet",
-                "A job merges a folder of checkpoints into one better checkpoint: it tries block weights, "
-                "renders your prompts and keeps what scores best.",
-                "account_tree",
-            ):
-                ui.button("New job", icon="add", on_click=lambda: ui.navigate.to("/new"))
+        with panel(), empty(
+            "No jobs yet",
+            "A job merges a folder of checkpoints into one better checkpoint: it tries block weights, "
+            "renders your prompts and keeps what scores best.",
+            "account_tree",
+        ):
+            ui.button("New job", icon="add", on_click=lambda: ui.navigate.to("/new"))
 
 
 class JobCard:
