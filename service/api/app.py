@@ -6,9 +6,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.middleware import Middleware
 
-from service.api import afterwards, events, jobs, models, problems
-from service.api.context import Context
+from service.access.accounts import Accounts
+from service.access.guard import Guard
+from service.access.identity import is_loopback
+from service.access.login import login_router
+from service.access.proxies import Proxies
+from service.access.rates import GuessLimit
+from service.api import access, afterwards, description, events, jobs, models, problems
+from service.api.bodies import BodyLimits
+from service.api.conditional import Conditional
+from service.api.context import Context, own_version
+from service.api.idempotency import Idempotency
 from service.catalog import Catalog
 from service.dashboard.mounting import mount_page
 from service.db.store import Store
@@ -32,16 +43,27 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         store.close()
 
-    app = FastAPI(
+    accounts = Accounts(store, always=settings.auth == "always" or not is_loopback(settings.host))
+    guesses = GuessLimit()
+    app: FastAPI = FastAPIOffline(
         title="autombw",
-        version=models.own_version(),
+        version=own_version(),
         description=DESCRIPTION,
         lifespan=lifespan,
         openapi_tags=[
             {"name": "jobs", "description": "Merges that are searched, and what they produce."},
             {"name": "afterwards", "description": "Trials judged anew, reported, exported, collected."},
             {"name": "models", "description": "The checkpoints that can be merged."},
+            {"name": "access", "description": "Tokens, and who did what with them."},
             {"name": "service", "description": "The service itself."},
+        ],
+        # The first sees a request first.
+        middleware=[
+            Middleware(Proxies, trusted=settings.trusted_proxies),
+            Middleware(Guard, settings=settings, store=store, accounts=accounts, guesses=guesses),
+            Middleware(BodyLimits, max_bytes=round(settings.max_body_mb * 1e6)),
+            Middleware(Idempotency, store=store),
+            Middleware(Conditional),
         ],
     )
     context = Context(settings, store, Catalog(settings.models_dir))
@@ -51,5 +73,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(events.router)
     app.include_router(afterwards.router)
     app.include_router(models.router)
+    app.include_router(access.router)
+    app.include_router(login_router(settings, store, accounts, guesses))
     mount_page(app, context)
+    description.install(app)
     return app

@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path as PathOf
+from fastapi import APIRouter
+from fastapi import Path as PathOf
 from fastapi.responses import FileResponse
 from nicegui import ui
 from PIL import Image
