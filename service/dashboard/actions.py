@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fastapi.concurrency import run_in_threadpool
 from nicegui import ui
 
+from service.dashboard.permission import may_change
 from service.dashboard.site import site
 from service.db.states import JOB_FINAL, NODE_GOING, NODE_RETRIABLE, JobState, NodeState
 from service.errors import Conflict, NotFound
@@ -84,6 +85,8 @@ class ActionButtons:
         return lambda: self._do(action)
 
     async def _do(self, action: Action) -> None:
+        if not may_change():
+            return
         store = site().store
         calls = {
             PAUSE: store.pause_job,
