@@ -70,6 +70,10 @@ class JobForm:
 
     def job(self) -> dict[str, Any]:
         """The job file, with what was left as it is left out. Raises InputError that names the field."""
+        if len(self.leaves) < 2:
+            raise InputError("leaves: pick two models or more; they are merged pair by pair")
+        if not self.scorers:
+            raise InputError("scorers: tick one or more; without a judge no merge is better than another")
         probes = self._probes()
         heldout = self._product(self.heldout, "heldout")
         final = self._final_node()

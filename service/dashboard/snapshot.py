@@ -18,9 +18,10 @@ from service.db.watching import LATE
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-POLL_SECONDS = 0.4
-REST = 9.0
-"""A topic that took t seconds to read is left alone for REST · t: the page never costs a tenth of a core."""
+POLL_SECONDS = 0.3
+REST, LONGEST_REST = 9.0, 0.6
+"""A topic that took t seconds to read is left alone for REST · t, but for no longer than LONGEST_REST seconds:
+the page costs a tenth of a core at most, unless that made it late."""
 TROUBLE_SECONDS = 2.0
 KEPT_SECONDS = 30.0
 """For so long what nobody watches is kept, for who comes back."""
@@ -167,7 +168,7 @@ class Snapshot:
             log.debug("topic %s: %s", entry.topic.key, error, exc_info=True)
             reading = Reading(None, str(error) or type(error).__name__)
         entry.read_at = time.monotonic()
-        entry.rests_until = entry.read_at + REST * (entry.read_at - began)
+        entry.rests_until = entry.read_at + min(LONGEST_REST, REST * (entry.read_at - began))
         if reading != entry.reading:
             entry.reading = reading
             for show in list(entry.watchers):
