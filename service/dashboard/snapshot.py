@@ -79,12 +79,14 @@ class Snapshot:
 
     def watch(self, topic: Topic[T], show: Show[T]) -> Callable[[], None]:
         """Call `show` with the topic's reading, soon and after every change, until the returned is called."""
+        if not self._is_polling():
+            # What was read before nobody watched is old, and what is read now must be told even if it is equal.
+            self._entries.clear()
+            self._task = asyncio.create_task(self._poll(), name="snapshot")
         entry = self._entries.setdefault(topic.key, _Entry(topic))
         entry.watchers.append(show)
-        if entry.reading is not None and self._is_polling():
+        if entry.reading is not None:
             _tell(show, entry.reading)
-        if not self._is_polling():
-            self._task = asyncio.create_task(self._poll(), name="snapshot")
 
         def leave() -> None:
             if show in entry.watchers:
@@ -113,15 +115,12 @@ class Snapshot:
         return self._task is not None and not self._task.done()
 
     async def _poll(self) -> None:
-        try:
-            # What happened while nobody watched is not known: everything is read once more.
-            self._after = await run_in_threadpool(self._store.newest_event)
-        except OperationalError:
-            self._after = 0
-        for entry in self._entries.values():
-            entry.stale = True
+        self._after, began = 0, False
         while self._forget():
             try:
+                if not began:
+                    self._after = await run_in_threadpool(self._store.newest_event)
+                    began = True
                 await self._mark_stale()
                 for entry in list(self._entries.values()):
                     if entry.watchers and self._is_due(entry):
