@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 from nicegui import ui
@@ -85,7 +86,9 @@ class JobPanels:
                 self._eta = stat("Time left")
                 self._worked = stat("Compute time")
                 self._renders = stat("Images")
-        with panel("Tree", note="Leaves to the left, the result to the right. Open a merge to see its search."):
+        with panel(
+            "Tree", note="Leaves to the left, the result to the right. Open a merge to see its search."
+        ):
             self._tree = TreeView(self._id)
         with ui.element("div").classes("grid"):
             with panel("From leaf to root", note="Every leaf alone, their uniform merge, and the result."):
@@ -93,13 +96,13 @@ class JobPanels:
             with panel("Checkpoints", note="What each merge made, and of what."):
                 self._boxes["files"] = ui.element("div")
 
-    def _redraw(self, name: str, seen: object, draw: object, view: JobView) -> None:
+    def _redraw(self, name: str, seen: object, draw: Callable[[JobView], None], view: JobView) -> None:
         """Draw a part anew, where what it shows has changed."""
         if self._seen.get(name, self) != seen:
             self._seen[name] = seen
             self._boxes[name].clear()
             with self._boxes[name]:
-                draw(view)  # type: ignore[operator]
+                draw(view)
 
     def _trouble(self, view: JobView) -> None:
         for node in view.line.progress.nodes:

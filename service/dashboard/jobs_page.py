@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nicegui import ui
 
 from service.dashboard.actions import ActionButtons
@@ -44,7 +46,7 @@ class JobCards:
         self._box = ui.element("div").classes("stack")
         self._cards: dict[str, JobCard] = {}
         self._order: list[str] | None = None
-        self.on_more = lambda _count: None
+        self.on_more: Callable[[int], None] = lambda _count: None
 
     def show(self, lines: list[JobLine], *, more_than: int) -> None:
         """Show these jobs; with more_than of them there may be more to be asked for."""
@@ -67,8 +69,8 @@ class JobCards:
             panel(),
             empty(
                 "No jobs yet",
-                "A job turns a folder of checkpoints into one better checkpoint: it tries block weights, renders "
-                "your prompts with each, and keeps what scores best.",
+                "A job turns a folder of checkpoints into one better checkpoint: it tries block weights, "
+                "renders your prompts with each, and keeps what scores best.",
                 "account_tree",
             ),
         ):

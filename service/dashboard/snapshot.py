@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 POLL_SECONDS = 0.3
 REST, LONGEST_REST = 9.0, 0.6
-"""A topic that took t seconds to read is left alone for REST · t, but for no longer than LONGEST_REST seconds:
-the page costs a tenth of a core at most, unless that made it late."""
+"""A topic that took t seconds to read is left alone for REST · t, but for no longer than LONGEST_REST
+seconds: the page costs a tenth of a core at most, unless that made it late."""
 TROUBLE_SECONDS = 2.0
 KEPT_SECONDS = 30.0
 """For so long what nobody watches is kept, for who comes back."""
@@ -80,7 +80,7 @@ class Snapshot:
     def watch(self, topic: Topic[T], show: Show[T]) -> Callable[[], None]:
         """Call `show` with the topic's reading, soon and after every change, until the returned is called."""
         if not self._is_polling():
-            # What was read before nobody watched is old, and what is read now must be told even if it is equal.
+            # What was read before is old, and what is read now must be told even if it is equal.
             self._entries.clear()
             self._task = asyncio.create_task(self._poll(), name="snapshot")
         entry = self._entries.setdefault(topic.key, _Entry(topic))
@@ -128,7 +128,9 @@ class Snapshot:
                 await asyncio.sleep(POLL_SECONDS)
             except OperationalError as error:
                 log.warning("the page waits for the database: %s", error.args[0])
-                self._tell_trouble("The database does not answer. What you see is from before; it goes on by itself.")
+                self._tell_trouble(
+                    "The database does not answer. What you see is from before; it goes on by itself."
+                )
                 await asyncio.sleep(TROUBLE_SECONDS)
 
     def _forget(self) -> bool:

@@ -32,7 +32,7 @@ from tests.integration.conftest import REPO, free_port, healthy, wait_until
 from tests.tiny_models import job
 
 pytestmark = pytest.mark.slow
-HOSTILE = "<img src=x onerror=\"window.hacked=1\"> <script>window.hacked=1</script> {{7*7}} \"'`"
+HOSTILE = '<img src=x onerror="window.hacked=1"> <script>window.hacked=1</script> {{7*7}} "\'`'
 LIVE_SECONDS = 1.5
 
 
@@ -56,7 +56,9 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path, tiny_scorers: Path) -> Iterator[Service]:
+def service(
+    tmp_path_factory: pytest.TempPathFactory, tiny_models: Path, tiny_scorers: Path
+) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("site")
     file = folder / "autombw.toml"
     file.write_text(
@@ -97,7 +99,9 @@ def visitor(browser: Browser, service: Service) -> Iterator[Visitor]:
 def done(service: Service) -> str:
     """A job that ran to its end, with a prompt that tries to be a program."""
     probes = {**job()["probes"], "prompts": [HOSTILE, "a red apple"]}
-    job_id = service.submit(name="finished", output="finished", probes=probes, search={"sampler": "random", "trials": 9})
+    job_id = service.submit(
+        name="finished", output="finished", probes=probes, search={"sampler": "random", "trials": 9}
+    )
     service.wait_for(job_id, "done")
     return job_id
 
@@ -137,7 +141,9 @@ def test_a_job_from_the_form_to_the_download(visitor: Visitor, service: Service,
     expect(page.locator(".prompt")).to_have_text("a cat")
     page.get_by_role("button", name="Next probe").click()
     expect(page.locator(".prompt")).to_have_text("a red apple")
-    page.wait_for_function("[...document.querySelectorAll('.shown img')].every(i => i.complete && i.naturalWidth == 32)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.shown img')].every(i => i.complete && i.naturalWidth == 32)"
+    )
     page.go_back()
 
     page.locator(".head .state", has_text="done").wait_for(timeout=120_000)
@@ -172,6 +178,8 @@ def test_an_image_of_a1111_is_dropped_into_the_form(visitor: Visitor, tmp_path: 
     Image.new("RGB", (32, 32)).save(tmp_path / "fox.png", pnginfo=info)
     Image.new("RGB", (32, 32)).save(tmp_path / "bare.png")
     page = visitor.open("/new")
+    for name in ("left", "right"):
+        page.get_by_role("checkbox", name=name).click()
     page.get_by_text("From A1111").click()
     page.locator("input[type=file]").set_input_files([tmp_path / "fox.png"])
     expect(page.locator(".q-chip")).to_contain_text("fox.png")
@@ -183,12 +191,17 @@ def test_an_image_of_a1111_is_dropped_into_the_form(visitor: Visitor, tmp_path: 
 
 
 def test_a_second_browser_sees_a_change_at_once(browser: Browser, service: Service) -> None:
-    job_id = service.submit(name="watched", output="watched", priority=-100, search={"sampler": "random", "trials": 400})
+    job_id = service.submit(
+        name="watched", output="watched", priority=-100, search={"sampler": "random", "trials": 400}
+    )
     visitors = [Visitor(browser, service.url) for _ in range(2)]
     for visitor in visitors:
         visitor.open(f"/jobs/{job_id}").locator("h1", has_text="watched").wait_for()
     late = []
-    for change, state in ((service.store.pause_job, "paused"), (service.store.resume_job, "queued|running")) * 2:
+    for change, state in (
+        (service.store.pause_job, "paused"),
+        (service.store.resume_job, "queued|running"),
+    ) * 2:
         change(job_id)
         changed = time.monotonic()
         for visitor in visitors:
@@ -241,14 +254,18 @@ def test_charts_follow_the_dark(visitor: Visitor, done: str) -> None:
     _wait_for_colour(visitor, accent["dark"])
 
 
-def test_the_browsers_own_preference_holds_until_one_is_chosen(browser: Browser, service: Service, done: str) -> None:
+def test_the_browsers_own_preference_holds_until_one_is_chosen(
+    browser: Browser, service: Service, done: str
+) -> None:
     visitor = Visitor(browser, service.url, color_scheme="dark")
     visitor.open(f"/jobs/{done}/nodes/01b")
     _wait_for_colour(visitor, "#9b91ff")
     visitor.leave()
 
 
-def test_a_phone_shows_every_page_without_scrolling_sideways(browser: Browser, service: Service, done: str) -> None:
+def test_a_phone_shows_every_page_without_scrolling_sideways(
+    browser: Browser, service: Service, done: str
+) -> None:
     visitor = Visitor(browser, service.url, viewport=PHONE, has_touch=True)
     for path in ("/", "/new", f"/jobs/{done}", f"/jobs/{done}/nodes/01b"):
         page = visitor.open(path)
@@ -281,7 +298,9 @@ def test_what_is_not_there_is_said_in_words(browser: Browser, service: Service) 
 
 def test_the_page_works_below_a_prefix(browser: Browser, service: Service, done: str) -> None:
     settings = service.settings.model_copy(update={"trusted_proxies": ["127.0.0.1"]})
-    server = uvicorn.Server(uvicorn.Config(_Prefixed(create_app(settings), "/merge"), port=free_port(), log_level="error"))
+    server = uvicorn.Server(
+        uvicorn.Config(_Prefixed(create_app(settings), "/merge"), port=free_port(), log_level="error")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started, "the proxied service", 60)
@@ -292,7 +311,9 @@ def test_the_page_works_below_a_prefix(browser: Browser, service: Service, done:
     page.get_by_role("link", name="01b").click()
     page.wait_for_url("**/merge/jobs/*/nodes/01b")
     page.locator(".shown img").first.wait_for()
-    page.wait_for_function("[...document.querySelectorAll('.shown img')].every(i => i.complete && i.naturalWidth == 32)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.shown img')].every(i => i.complete && i.naturalWidth == 32)"
+    )
     visitor.leave()
     assert not [url for url in visitor.asked if "/merge/" not in url or "/merge/merge" in url]
     server.should_exit = True

@@ -8,11 +8,21 @@ import pytest
 import yaml
 
 from scoring.errors import InputError
-from service.dashboard.job_form import OWN_SCHEDULE, JobForm, Prompts, ScorerChoice, checked, field_of, written
+from service.dashboard.job_form import (
+    OWN_SCHEDULE,
+    JobForm,
+    Prompts,
+    ScorerChoice,
+    checked,
+    field_of,
+    written,
+)
 
 
 def filled(**changes: Any) -> JobForm:
-    form = JobForm(leaves=["left", "right"], probes=Prompts("a cat\n\n a dog ", "1, 2"), scorers=[ScorerChoice("clip")])
+    form = JobForm(
+        leaves=["left", "right"], probes=Prompts("a cat\n\n a dog ", "1, 2"), scorers=[ScorerChoice("clip")]
+    )
     for name, value in changes.items():
         setattr(form, name, value)
     return form
@@ -36,7 +46,7 @@ def test_what_is_left_empty_is_left_out() -> None:
 def test_prompts_infotexts_and_dropped_files_are_put_together() -> None:
     infotext = "a fox\nSteps: 2, Sampler: Euler, CFG scale: 3, Seed: 5, Size: 32x32"
     form = filled(infotexts=infotext, files={"more.json": [{"prompt": "an owl", "seed": 1}]})
-    assert [list(probe)[0] for probe in form.job()["probes"]] == ["defaults", "infotext", "prompt"]
+    assert [next(iter(probe)) for probe in form.job()["probes"]] == ["defaults", "infotext", "prompt"]
     assert form.images_per_trial() == 4 + 1 + 1
 
 

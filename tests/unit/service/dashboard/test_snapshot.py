@@ -48,7 +48,9 @@ def test_many_watchers_cost_one_reading_and_all_are_told_of_a_change(store: Stor
     async def story() -> None:
         snapshot = Snapshot(store)
         for seen in told:
-            snapshot.watch(Topic("it", read, job_id=read.job_id), lambda reading, seen=seen: seen.append(reading.value))
+            snapshot.watch(
+                Topic("it", read, job_id=read.job_id), lambda reading, seen=seen: seen.append(reading.value)
+            )
         await until(lambda: all(seen == ["queued"] for seen in told))
         store.pause_job(read.job_id)
         await until(lambda: all(seen == ["queued", "paused"] for seen in told))
@@ -95,7 +97,9 @@ def test_nobody_watches_then_nothing_is_read_and_who_comes_back_is_told(store: S
     assert told == [Reading("queued"), Reading("queued")]
 
 
-def test_what_cannot_be_read_is_said_and_what_was_known_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_said_and_what_was_known_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = Counted(store.create_job(new_job()).id)
     told: list[Reading[str]] = []
     missing: list[Reading[str]] = []
