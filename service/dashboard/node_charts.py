@@ -69,7 +69,14 @@ def progress_chart(view: NodeView, palette: Palette, *, by_renders: bool) -> Opt
                 "symbol": "none",
                 "lineStyle": {"width": 2.5, "color": palette.accent},
                 "itemStyle": {"color": palette.accent},
-                "markLine": {"symbol": "none", "silent": True, "animation": False, "data": lines},
+                "markLine": {
+                    "symbol": "none",
+                    "silent": True,
+                    "animation": False,
+                    # ECharts would draw them at values rounded to two digits.
+                    "precision": 12,
+                    "data": lines,
+                },
             },
             {
                 "name": "warned by the watch",

@@ -150,7 +150,7 @@ class FormPage:
                         )
         with ui.element("div").classes("fields"):
             self._select("Bracket", "bracket", BRACKETS)
-            self._select("Order of the leaves", "seeding", SEEDINGS)
+            self._select("Order of the models", "seeding", SEEDINGS)
         ui.label("What is merged with what").classes("small strong")
         self._bracket = ui.element("div").classes("bracket").props('aria-live="polite"')
 
