@@ -12,7 +12,7 @@ from service.dashboard.charts import Chart
 from service.dashboard.contenders import Contender, choices, load, probes_of
 from service.dashboard.node_charts import heat_chart
 from service.dashboard.node_topics import NodeView
-from service.dashboard.pictures import image_url
+from service.dashboard.pictures import image_url, thumbnail_url
 from service.dashboard.site import site
 from service.dashboard.texts import number
 from service.dashboard.theme import Palette
@@ -179,7 +179,7 @@ class Compare:
                     ui.label(words).classes("soft small")
             else:
                 with ui.link(target=image_url(render.sha256), new_tab=True):
-                    shown = ui.image(image_url(render.sha256)).classes("render")
+                    shown = ui.image(thumbnail_url(render.sha256, 512)).classes("render")
                     shown.props["alt"] = f"{each.label}: {probe.prompt}"
             with ui.element("figcaption"):
                 ui.label(each.label).classes("wrap strong small")

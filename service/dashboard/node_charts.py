@@ -261,7 +261,7 @@ def heat_chart(
             },
         },
         "yAxis": {
-            **axis(palette, "category", data=[shorter(row, 26) for row in rows], inverse=True),
+            **axis(palette, "category", data=[shorter(row, 22) for row in rows], inverse=True),
             "axisLabel": {"show": shown, "color": palette.soft, "fontSize": 11, "interval": 0},
         },
         "visualMap": {

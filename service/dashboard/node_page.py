@@ -9,7 +9,7 @@ from nicegui import ui
 
 from service.dashboard.charts import Chart
 from service.dashboard.compare import Compare
-from service.dashboard.jobs_page import Bar
+from service.dashboard.job_figures import Bar
 from service.dashboard.layout import frame, panel, set_state, stat, state_badge
 from service.dashboard.live import follow
 from service.dashboard.node_charts import (

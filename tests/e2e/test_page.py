@@ -272,7 +272,9 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(
         page.locator(".panel").first.wait_for()
         page.wait_for_timeout(400)
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
-        assert page.locator("nav.nav").bounding_box()["y"] > PHONE["height"] - 100
+        bar = page.locator("nav.nav").bounding_box()
+        assert bar is not None
+        assert bar["y"] > PHONE["height"] - 100
     visitor.leave()
 
 

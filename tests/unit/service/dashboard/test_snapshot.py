@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,11 @@ class Counted:
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(story(), 30))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(story(), 30))
+
+
+def note(seen: list[str | None], reading: Reading[str]) -> None:
+    seen.append(reading.value)
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -48,9 +53,7 @@ def test_many_watchers_cost_one_reading_and_all_are_told_of_a_change(store: Stor
     async def story() -> None:
         snapshot = Snapshot(store)
         for seen in told:
-            snapshot.watch(
-                Topic("it", read, job_id=read.job_id), lambda reading, seen=seen: seen.append(reading.value)
-            )
+            snapshot.watch(Topic("it", read, job_id=read.job_id), partial(note, seen))
         await until(lambda: all(seen == ["queued"] for seen in told))
         store.pause_job(read.job_id)
         await until(lambda: all(seen == ["queued", "paused"] for seen in told))
