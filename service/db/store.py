@@ -6,9 +6,10 @@ from service.db.afterwards import AfterwardsStore
 from service.db.jobs import JobStore
 from service.db.leases import LeaseStore
 from service.db.trials import TrialStore
+from service.db.votes import VoteStore
 
 
-class Store(JobStore, LeaseStore, TrialStore, AfterwardsStore):
+class Store(JobStore, LeaseStore, TrialStore, VoteStore, AfterwardsStore):
     """Jobs, leases, trials and what comes after them in one SQL database.
 
     Every method is one transaction. Writes of a worker take its lease and raise LeaseLost once the
