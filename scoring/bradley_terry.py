@@ -8,10 +8,10 @@ pi = exp(s) and nu = exp(t)), of i against j
 
 where Z is the sum of the three numerators. Without ties a difference of 1 is a preference of 73 %.
 
-Strengths get the prior N(0, 1): whoever was never compared is at the mean, whoever won every comparison stays
-finite, and few comparisons say little. The tendency to ties gets a wide prior around nu = 1/2. The posterior's
-one maximum is found by Newton's method (its logarithm is concave: the model is an exponential family), the
-standard errors are those of Laplace's approximation, the inverse of the Hessian there.
+Strengths get the prior N(0, 1): whoever was never compared is at the mean, whoever won every comparison
+stays finite, and few comparisons say little. The tendency to ties gets a wide prior around nu = 1/2. The
+posterior's one maximum is found by Newton's method (its logarithm is concave: the model is an exponential
+family), the standard errors are those of Laplace's approximation, the inverse of the Hessian there.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ TIES_MEAN, TIES_SPREAD = math.log(0.5), 1.0
 """Of the tendency to ties, t, before anybody voted: one in five comparisons of equals is a tie."""
 _STEPS = 100
 _CLOSE = 1e-10
+_HALVINGS = 30
 
 
 class Outcome(StrEnum):
@@ -78,14 +79,18 @@ class Strengths:
         c = self.covariance
         return float(c[one, one] + c[other, other] - 2 * c[one, other])
 
+    def chances(self, one: int, other: int) -> tuple[float, float, float]:
+        """Of a win of the one, a tie, and a win of the other."""
+        first, second = self.strengths[one], self.strengths[other]
+        won, tie, lost = _softmax(np.array([first, self.ties + (first + second) / 2, second])).tolist()
+        return won, tie, lost
+
     def information(self, one: int, other: int) -> float:
         """What one more comparison of the two would tell: half the logarithm by which it shrinks the variance
         of their difference (Glickman & Jensen 2005, "Adaptive paired comparison designs", J. Stat. Plan.
         Inference 127); it is large for two who are close and of whom little is known."""
-        first, tie, second = _chances(
-            np.array([self.strengths[one]]), np.array([self.strengths[other]]), self.ties
-        )
-        fisher = float((first + tie / 4 - (first + tie / 2) ** 2)[0])
+        one_wins, tie, _ = self.chances(one, other)
+        fisher = one_wins + tie / 4 - (one_wins + tie / 2) ** 2
         return 0.5 * math.log1p(fisher * max(0.0, self.variance(one, other)))
 
 
@@ -105,67 +110,80 @@ def fit(
     counted = [c for c in comparisons if c.first != c.second]
     if any(not 0 <= number < players for c in counted for number in (c.first, c.second)):
         raise ValueError(f"a comparison names a player that is not one of {players}")
-    first = np.array([c.first for c in counted], dtype=int)
-    second = np.array([c.second for c in counted], dtype=int)
-    won = np.array([_OUTCOMES[c.outcome] for c in counted], dtype=float).reshape(-1, 3)
-    # The last unknown is the tendency to ties.
-    features = np.zeros((len(counted), 3, players + 1))
-    rows = np.arange(len(counted))
-    features[rows, 0, first] = features[rows, 2, second] = 1.0
-    features[rows, 1, first] = features[rows, 1, second] = 0.5
-    features[:, 1, players] = 1.0
-    mean = np.append(np.zeros(players), TIES_MEAN)
-    precision = np.append(np.full(players, prior_spread**-2), ties_spread**-2)
-    at = mean.copy()
+    posterior = _Posterior.of(
+        [(c.first, c.second) for c in counted],
+        [_OUTCOMES[c.outcome] for c in counted],
+        mean=np.append(np.zeros(players), TIES_MEAN),
+        precision=np.append(np.full(players, prior_spread**-2), ties_spread**-2),
+    )
+    at = posterior.mean
     for _ in range(_STEPS):
-        slope, hessian = _derivatives(at, features, won, mean, precision)
+        slope, hessian = posterior.derivatives(at)
         step = np.linalg.solve(hessian, slope)
-        at = _climbed(at, step, features, won, mean, precision)
+        at = posterior.climbed(at, step)
         if float(np.abs(step).max()) < _CLOSE:
             break
-    _, hessian = _derivatives(at, features, won, mean, precision)
-    covariance = np.linalg.inv(hessian)[:players, :players]
-    return Strengths(at[:players], covariance, float(at[players]))
+    _, hessian = posterior.derivatives(at)
+    return Strengths(at[:players], np.linalg.inv(hessian)[:players, :players], float(at[players]))
 
 
-_OUTCOMES = {Outcome.FIRST: (1, 0, 0), Outcome.TIE: (0, 1, 0), Outcome.SECOND: (0, 0, 1)}
+_OUTCOMES = {Outcome.FIRST: (1.0, 0.0, 0.0), Outcome.TIE: (0.0, 1.0, 0.0), Outcome.SECOND: (0.0, 0.0, 1.0)}
 
 
-def _chances(first: Numbers, second: Numbers, ties: float) -> tuple[Numbers, Numbers, Numbers]:
-    """Of a win of the first, a tie, and a win of the second."""
-    logits = np.stack([first, ties + (first + second) / 2, second], axis=-1)
-    chances = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    chances /= chances.sum(axis=-1, keepdims=True)
-    return chances[..., 0], chances[..., 1], chances[..., 2]
+@dataclass(frozen=True)
+class _Posterior:
+    """The logarithm of the posterior. The unknowns are the strengths and, last, the tendency to ties.
+
+    features: (comparisons, outcomes, unknowns), what each adds to the logit of an outcome. happened:
+    (comparisons, outcomes), 1 for the one that happened. mean, precision: of the prior, (unknowns,).
+    """
+
+    features: Numbers
+    happened: Numbers
+    mean: Numbers
+    precision: Numbers
+
+    @classmethod
+    def of(
+        cls,
+        pairs: Sequence[tuple[int, int]],
+        outcomes: Sequence[tuple[float, float, float]],
+        *,
+        mean: Numbers,
+        precision: Numbers,
+    ) -> _Posterior:
+        first, second = np.array(pairs, dtype=int).reshape(-1, 2).T
+        rows = np.arange(len(pairs))
+        features = np.zeros((len(pairs), 3, len(mean)))
+        features[rows, 0, first] = features[rows, 2, second] = 1.0
+        features[rows, 1, first] = features[rows, 1, second] = 0.5
+        features[:, 1, -1] = 1.0
+        return cls(features, np.array(outcomes, dtype=float).reshape(-1, 3), mean, precision)
+
+    def value(self, at: Numbers) -> float:
+        logits = self.features @ at
+        likelihood = (self.happened * logits).sum() - np.logaddexp.reduce(logits, axis=1).sum()
+        return float(likelihood - 0.5 * (self.precision * (at - self.mean) ** 2).sum())
+
+    def derivatives(self, at: Numbers) -> tuple[Numbers, Numbers]:
+        """The slope, and the negative Hessian."""
+        chances = _softmax(self.features @ at)
+        slope = np.einsum("co,cop->p", self.happened - chances, self.features)
+        expected = np.einsum("co,cop->cp", chances, self.features)
+        weighted = (self.features * np.sqrt(chances)[..., None]).reshape(-1, len(at))
+        hessian = weighted.T @ weighted - expected.T @ expected + np.diag(self.precision)
+        return slope - self.precision * (at - self.mean), hessian
+
+    def climbed(self, at: Numbers, step: Numbers) -> Numbers:
+        """The next point: the whole step, or the largest half of a half ... that does not go down."""
+        before = self.value(at)
+        for halving in range(_HALVINGS):
+            there: Numbers = at + step / 2**halving
+            if self.value(there) >= before:
+                return there
+        return at
 
 
-def _derivatives(
-    at: Numbers, features: Numbers, won: Numbers, mean: Numbers, precision: Numbers
-) -> tuple[Numbers, Numbers]:
-    """The slope of the log posterior, and its negative Hessian."""
-    logits = features @ at
-    chances = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-    chances /= chances.sum(axis=1, keepdims=True)
-    slope = np.einsum("co,cop->p", won - chances, features) - precision * (at - mean)
-    expected = np.einsum("co,cop->cp", chances, features)
-    weighted = features * np.sqrt(chances)[..., None]
-    flat = weighted.reshape(-1, weighted.shape[-1])
-    return slope, flat.T @ flat - expected.T @ expected + np.diag(precision)
-
-
-def _climbed(
-    at: Numbers, step: Numbers, features: Numbers, won: Numbers, mean: Numbers, precision: Numbers
-) -> Numbers:
-    """The next point: the whole step, or the largest half of a half … that goes up."""
-    before = _log_posterior(at, features, won, mean, precision)
-    for halving in range(30):
-        there: Numbers = at + step / 2**halving
-        if _log_posterior(there, features, won, mean, precision) >= before:
-            return there
-    return at
-
-
-def _log_posterior(at: Numbers, features: Numbers, won: Numbers, mean: Numbers, precision: Numbers) -> float:
-    logits = features @ at
-    likelihood = (won * logits).sum() - np.logaddexp.reduce(logits, axis=1).sum()
-    return float(likelihood - 0.5 * (precision * (at - mean) ** 2).sum())
+def _softmax(logits: Numbers) -> Numbers:
+    chances: Numbers = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
+    return chances / chances.sum(axis=-1, keepdims=True)

@@ -175,14 +175,13 @@ def _check_voted(request: JobRequest, bracket: Bracket) -> None:
             "bracket.seeding: people compare the trials of one merge, so leaves can't be ranked by their "
             "votes; take seeding `given` or `distance`, or leave `human` out"
         )
-    picks = [
-        input_text(side) for node in bracket.nodes for side in (node.a, node.b) if isinstance(side, Pick)
-    ]
-    if picks:
+    sides = [side for node in bracket.nodes for side in (node.a, node.b)]
+    pick = next((side for side in sides if isinstance(side, Pick)), None)
+    if pick is not None:
         raise InputError(
-            f"bracket: {picks[0]} takes the better of two merges, and people compare the trials of one merge, so "
-            "votes don't say which that is; take kind `sequential`, a table without picks, 2, 3, 4, 6, 8 or 16 "
-            "leaves, or leave `human` out"
+            f"bracket: {input_text(pick)} takes the better of two merges, and people compare the trials of "
+            "one merge, so votes don't say which that is; take kind `sequential`, a table without picks, 2, "
+            "3, 4, 6, 8 or 16 leaves, or leave `human` out"
         )
 
 
@@ -276,7 +275,7 @@ class Plans:
             return [compared]
         return [
             compared,
-            "people compare the trials of one merge: the uniform merge of all leaves is not scored beside them",
+            "people compare the trials of one merge: the uniform merge of all leaves is not scored",
         ]
 
     def _check_tally(self, tally: str, field: str) -> None:
@@ -284,8 +283,8 @@ class Plans:
             raise InputError(f"{field}: unknown {tally!r}; known: {', '.join(TALLIES)}")
         if self.voted and tally not in TALLIES_OF_ANY_SIGN:
             raise InputError(
-                f"{field}: {tally!r} takes no scores below 0, and votes give what lies below the uniform merge "
-                f"one; take {', '.join(TALLIES_OF_ANY_SIGN)}"
+                f"{field}: {tally!r} takes no scores below 0, and votes give one to what lies below the "
+                f"uniform merge; take {', '.join(TALLIES_OF_ANY_SIGN)}"
             )
         if self.normalise and tally not in TALLIES_OF_ANY_SIGN:
             raise InputError(

@@ -2,8 +2,8 @@
 
 One leaf, the first, is rendered with the job's probes before anything else is searched or scored, in a node
 of its own: `NodeKind.REFERENCE`. Its stored raw numbers give the scale of every node of the job, so that
-scores of any two nodes compare and a resumed job computes the same to the bit. It costs one trial. Of people's
-votes the scale is fixed (scoring/scorers/human.py).
+scores of any two nodes compare and a resumed job computes the same to the bit. It costs one trial. The
+scale of people's votes is fixed (scoring/scorers/human.py).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
-from service.api import afterwards, events, jobs, models, problems
+from service.api import afterwards, events, jobs, models, problems, votes
 from service.api.context import Context
 from service.catalog import Catalog
 from service.db.store import Store
@@ -42,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=[
             {"name": "jobs", "description": "Merges that are searched, and what they produce."},
             {"name": "afterwards", "description": "Trials judged anew, reported, exported, collected."},
+            {"name": "votes", "description": "People compare images, where a job's scorer is `human`."},
             {"name": "models", "description": "The checkpoints that can be merged."},
             {"name": "service", "description": "The service itself."},
         ],
@@ -52,6 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(events.router)
     app.include_router(afterwards.router)
     app.include_router(models.router)
+    app.include_router(votes.router)
 
     @app.get("/", include_in_schema=False)
     def page() -> HTMLResponse:

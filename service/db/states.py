@@ -165,19 +165,20 @@ def check_move(moves: Mapping[State, frozenset[State]], what: str, old: State, n
         raise Conflict(f"{what} is {old.value} and cannot become {new.value}; it can become {legal}")
 
 
+_LIVELIEST: Mapping[NodeState, JobState] = {
+    NodeState.RUNNING: JobState.RUNNING,
+    NodeState.READY: JobState.QUEUED,
+    NodeState.VOTING: JobState.VOTING,
+    NodeState.FAILED: JobState.FAILED,
+    NodeState.EXPORT_FAILED: JobState.FAILED,
+    NodeState.PAUSED: JobState.PAUSED,
+    NodeState.CANCELLED: JobState.CANCELLED,
+    NodeState.WAITING: JobState.QUEUED,
+}
+"""What a job is when it has a node in a state and none in a state before."""
+
+
 def job_state_of(nodes: Iterable[NodeState]) -> JobState:
     """The state of a job, from the states of its nodes: the liveliest of them decides."""
     present = set(nodes)
-    if NodeState.RUNNING in present:
-        return JobState.RUNNING
-    if NodeState.READY in present:
-        return JobState.QUEUED
-    if NodeState.VOTING in present:
-        return JobState.VOTING
-    if present & {NodeState.FAILED, NodeState.EXPORT_FAILED}:
-        return JobState.FAILED
-    if NodeState.PAUSED in present:
-        return JobState.PAUSED
-    if NodeState.CANCELLED in present:
-        return JobState.CANCELLED
-    return JobState.QUEUED if NodeState.WAITING in present else JobState.DONE
+    return next((job for node, job in _LIVELIEST.items() if node in present), JobState.DONE)

@@ -31,9 +31,14 @@ _OUTCOMES = {
 _UNIFORM = list(BASELINES).index("uniform")
 
 
+Shown = tuple[frozenset[int], int]
+"""Two trials, whichever side each was on, and the probe."""
+
+
 @dataclass(frozen=True)
 class Standing:
-    """A trial by its votes. score: logits above the uniform merge; error: its standard error; votes: on it."""
+    """A trial by its votes. score: logits above the uniform merge; error: its standard error; votes: how
+    many showed it."""
 
     score: float
     error: float
@@ -51,8 +56,8 @@ class Pair:
     right_image: str
 
     @property
-    def shown(self) -> tuple[frozenset[int], int]:
-        """What is compared, whichever side it is on."""
+    def shown(self) -> Shown:
+        """What is compared."""
         return frozenset((self.left, self.right)), self.probe
 
 
@@ -107,6 +112,18 @@ class Ballot:
             ],
         )
 
+    def trial_showing(self, probe: int, sha256: str) -> int | None:
+        """The first trial whose image of a probe this is; None where there is none."""
+        return next(
+            (
+                trial.id
+                for trial in self.trials
+                for render in self.renders.get(trial.id, [])
+                if render.probe == probe and render.sha256 == sha256
+            ),
+            None,
+        )
+
     def standings(self) -> dict[int, Standing]:
         """Trial id -> where it stands. Without a uniform merge scores are above the mean of all."""
         anchor = next((trial.id for trial in self.trials if _is_anchor(trial)), None)
@@ -123,32 +140,22 @@ class Ballot:
 
     def next_pairs(self, voter: str, count: int, chance: random.Random) -> list[Pair]:
         """The comparisons that tell most, with their sides shuffled: those of whom little is known and that
-        are close. What this voter has judged comes last. Fewer than `count` where there are not so many.
+        are close. What this voter has judged comes once nothing else is left. Fewer than `count` where there
+        are not so many.
         """
-        judged = {
-            (frozenset((vote.left_trial_id, vote.right_trial_id)), vote.probe)
-            for vote in self.votes
-            if vote.voter == voter
-        }
-        times = Counter(
-            (frozenset((vote.left_trial_id, vote.right_trial_id)), vote.probe) for vote in self.votes
-        )
+        judged = {_shown(vote) for vote in self.votes if vote.voter == voter}
+        times = Counter(_shown(vote) for vote in self.votes)
         found: list[Pair] = []
-        for pairs in (self._pairs(without=judged), self._pairs(only=judged)):
-            while pairs and len(found) < count:
-                chosen = self._most_telling(pairs, times, chance)
-                found.append(chosen)
-                others = {chosen.left, chosen.right}
-                # The next one is of other trials where there are any: this one will have told of these.
-                pairs = {key: pair for key, pair in pairs.items() if set(key[0]) != others}
+        shown = self._pairs()
+        left = {key: pair for key, pair in shown.items() if key not in judged} or shown
+        while left and len(found) < count:
+            chosen = self._most_telling(left, times, chance)
+            found.append(chosen)
+            # The next one is of two others: this one will have told of these.
+            left = {key: pair for key, pair in left.items() if key[0] != chosen.shown[0]}
         return [_shuffled(pair, chance) for pair in found]
 
-    def _pairs(
-        self,
-        *,
-        without: set[tuple[frozenset[int], int]] | None = None,
-        only: set[tuple[frozenset[int], int]] | None = None,
-    ) -> dict[tuple[frozenset[int], int], Pair]:
+    def _pairs(self) -> dict[Shown, Pair]:
         """What can be shown: two different stored images of the same probe, of different contestants."""
         first = {contestant: trial for trial, contestant in reversed(self.contestants.items())}
         stored = {
@@ -161,15 +168,12 @@ class Ballot:
             for probe, sha256 in stored[one].items()
             if stored[other].get(probe, sha256) != sha256
         )
-        wanted = {pair.shown: pair for pair in pairs}
-        if only is not None:
-            return {key: pair for key, pair in wanted.items() if key in only}
-        return {key: pair for key, pair in wanted.items() if key not in (without or set())}
+        return {pair.shown: pair for pair in pairs}
 
     def _most_telling(
         self,
-        pairs: Mapping[tuple[frozenset[int], int], Pair],
-        times: Mapping[tuple[frozenset[int], int], int],
+        pairs: Mapping[Shown, Pair],
+        times: Mapping[Shown, int],
         chance: random.Random,
     ) -> Pair:
         told: dict[frozenset[int], float] = {}
@@ -198,6 +202,10 @@ def open_ballot(store: Store, node_id: int) -> Ballot | None:
         if store.trials(node_id, kinds=kinds, states=[TrialState.WAITING], limit=1):
             return load_ballot(store, node_id, kinds)
     return None
+
+
+def _shown(vote: VoteRecord) -> Shown:
+    return frozenset((vote.left_trial_id, vote.right_trial_id)), vote.probe
 
 
 def _is_anchor(trial: TrialRecord) -> bool:

@@ -75,8 +75,8 @@ class VotedTrials(Trials):
         scored = self.store.find_trial(self.node_id, TrialKind.HELDOUT_WINNER, winner.number)
         return None if scored is None else scored.score
 
-    def _score(self, raw: Sequence[Mapping[str, float]]) -> float | None:
-        return None
+    def _score(self, raw: Sequence[Mapping[str, float]]) -> float | None:  # noqa: ARG002
+        return None  # it waits
 
     def _recall(self) -> tuple[list[ToldTrial], list[ToldTrial]]:
         """The trials that ended, and those that wait for votes; what the search is told of them."""
