@@ -25,6 +25,7 @@ from service.images import sweep_temporaries
 from service.jobs import NodePlan
 from service.node_context import ExportFailed, NodeContext, NodePaused
 from service.node_run import run_node
+from service.presence import Presence
 from service.processes import is_alive
 from service.settings import Settings
 from service.votes.run import VotesNeeded
@@ -46,15 +47,17 @@ class Worker:
 
     def run(self) -> None:
         """Work until stopped."""
-        while not self._stopped():
-            if not self._guarded(self.run_one):
-                self.stop.wait(IDLE_SECONDS)
+        with Presence(self.store, self.owner, self.settings.resolved_device()):
+            while not self._stopped():
+                if not self._guarded(self.run_one):
+                    self.stop.wait(IDLE_SECONDS)
 
     def run_job(self, job_id: str) -> None:
         """Work on one job until nothing more happens in it, or until stopped."""
-        while not self._stopped() and not self._guarded(lambda: self._rests(job_id)):
-            if not self._guarded(lambda: self.run_one(job_id)):
-                self.stop.wait(IDLE_SECONDS)
+        with Presence(self.store, self.owner, self.settings.resolved_device()):
+            while not self._stopped() and not self._guarded(lambda: self._rests(job_id)):
+                if not self._guarded(lambda: self.run_one(job_id)):
+                    self.stop.wait(IDLE_SECONDS)
 
     def run_one(self, job_id: str | None = None) -> bool:
         """Lease one node and work on it; False when there was none."""
@@ -131,6 +134,9 @@ def release_dead(store: Store) -> None:
         host, pid, _ = owner.rsplit(":", 2)
         if host == socket.gethostname() and not is_alive(int(pid)):
             store.release_owner(owner)
+    for worker in store.workers():
+        if worker.host == socket.gethostname() and not is_alive(worker.pid):
+            store.remove_worker(worker.owner)
 
 
 def stop_on_signals(stop: threading.Event) -> None:

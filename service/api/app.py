@@ -15,7 +15,7 @@ from service.access.identity import is_loopback
 from service.access.login import login_router
 from service.access.proxies import Proxies
 from service.access.rates import GuessLimit
-from service.api import access, afterwards, description, events, jobs, models, problems, votes
+from service.api import access, afterwards, description, events, gallery, jobs, models, problems, votes
 from service.api.bodies import BodyLimits
 from service.api.conditional import Conditional
 from service.api.context import Context, own_version
@@ -75,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(afterwards.router)
     app.include_router(models.router)
     app.include_router(votes.router)
+    app.include_router(gallery.router)
     app.include_router(access.router)
     app.include_router(login_router(settings, store, accounts, guesses))
     mount_page(app, context)

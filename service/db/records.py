@@ -112,6 +112,47 @@ class NodeRender(RenderRecord):
     number: int
 
 
+class WorkerTask(Record):
+    """What a worker is at: images of the trial that are stored by now."""
+
+    job: str
+    job_name: str
+    node: str
+    trial: int | None
+    kind: TrialKind | None
+    renders: int
+
+
+class WorkerRecord(Record):
+    owner: str
+    host: str
+    pid: int
+    device: str
+    device_name: str
+    memory_used: int | None
+    memory_total: int | None
+    started_at: datetime
+    heartbeat_at: datetime
+    task: WorkerTask | None
+
+
+class GalleryRender(Record):
+    """A render with all that a contact sheet says of it."""
+
+    id: int
+    sha256: str
+    probe: int
+    state: RenderState
+    trial_id: int
+    trial: int
+    kind: TrialKind
+    trial_state: TrialState
+    score: float | None
+    node: str
+    job: str
+    job_name: str
+
+
 class CheckpointRecord(Record):
     id: int
     node_id: int | None
@@ -194,6 +235,20 @@ class NewVote:
     probe: int
     outcome: VoteOutcome
     voter: str
+
+
+@dataclass(frozen=True)
+class WorkerSign:
+    """A sign of life of a worker. memory: bytes of its device; started_at: seconds since 1970."""
+
+    owner: str
+    host: str
+    pid: int
+    device: str
+    device_name: str
+    memory_used: int | None
+    memory_total: int | None
+    started_at: float
 
 
 @dataclass(frozen=True)

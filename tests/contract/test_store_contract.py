@@ -10,6 +10,7 @@ from service.db.store import Store
 from tests.contract.concurrency_contract import ConcurrencyContract
 from tests.contract.store_contract import StoreContract
 from tests.contract.vote_contract import VoteContract
+from tests.contract.worker_contract import WorkerContract
 
 
 @pytest.fixture
@@ -30,3 +31,7 @@ class TestConcurrency(ConcurrencyContract):
 
 class TestVotes(VoteContract):
     """What people say."""
+
+
+class TestWorkers(WorkerContract):
+    """Workers and the gallery."""
