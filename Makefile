@@ -1,4 +1,4 @@
-# make venv | demo | test | lint | zoo. Everything else is made on the way.
+# make venv | demo | test | lint | screenshots | zoo. Everything else is made on the way.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: venv demo test test-fast lint zoo clean
+.PHONY: venv demo test test-fast lint screenshots zoo clean
 
 venv: $(STAMP)
 
@@ -28,6 +28,10 @@ test: venv
 
 test-fast: venv
 	$(BIN)/pytest -q -m "not slow"
+
+# The pictures of docs/page.md: a real job in a real browser, some minutes.
+screenshots: venv
+	$(BIN)/python -m examples.emoji.screenshots --out docs
 
 lint: venv
 	$(BIN)/ruff check .

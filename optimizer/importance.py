@@ -18,9 +18,9 @@ _STRENGTHS = np.logspace(-3, 3, 25)
 class Importance:
     """A linear model of the score.
 
-    slopes: block -> how much the score changes where that block alone goes from A (0) to B (1), in the score's
-    unit; above 0, B is better there. trials: how many it was fitted on. explained: share of the scores' variance
-    that it tells of trials left out of the fit, at most 1; at 0 or below it knows nothing.
+    slopes: block -> how much the score changes where that block alone goes from A (0) to B (1), in the
+    score's unit; above 0, B is better there. trials: how many it was fitted on. explained: share of the
+    scores' variance that it tells of trials left out of the fit, at most 1; at 0 or below it knows nothing.
     """
 
     slopes: dict[str, float]

@@ -1,4 +1,4 @@
-"""The buttons that change a job: pause, resume, cancel, retry. Each asks the store what it would over HTTP."""
+"""The buttons that change a job: pause, resume, cancel, retry. Each does what its route of the API does."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from service.errors import Conflict, NotFound
 from service.progress import JobProgress
 
 CANCEL = (
-    "It ends for good: its worker stops after the image it is rendering. What it rendered and the checkpoints "
-    "it finished stay."
+    "It ends for good: its worker stops after the image it is rendering. What it rendered and the "
+    "checkpoints it finished stay."
 )
 
 
@@ -72,8 +72,8 @@ class ActionButtons:
                 self._button(action)
 
     def _button(self, action: Action) -> None:
-        press: Callable[[], object] = (lambda: self._ask_to_cancel()) if action is STOP else self._does(action)
-        button = ui.button(None if self._small else action.name, icon=action.icon, on_click=press)
+        press: Callable[[], object] = (self._ask_to_cancel) if action is STOP else self._does(action)
+        button = ui.button("" if self._small else action.name, icon=action.icon, on_click=press)
         button.props["outline"] = True
         button.props["color"] = "negative" if action is STOP else "primary"
         button.props["dense"] = self._small

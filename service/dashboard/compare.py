@@ -12,7 +12,7 @@ from service.dashboard.charts import Chart
 from service.dashboard.contenders import Contender, choices, load, probes_of
 from service.dashboard.node_charts import heat_chart
 from service.dashboard.node_topics import NodeView
-from service.dashboard.pictures import image_url
+from service.dashboard.pictures import image_url, thumbnail_url
 from service.dashboard.site import site
 from service.dashboard.texts import number
 from service.dashboard.theme import Palette
@@ -36,15 +36,23 @@ class Compare:
         with ui.element("div").classes("toolbar"):
             self._phase = ui.toggle({"search": "search probes", "heldout": "held-out"}, value="search")
             self._phase.props("dense no-caps unelevated").on_value_change(self._change_phase)
-            self._keys = ui.select({}, multiple=True, label="Trials", value=[]).props("dense outlined use-chips")
+            self._keys = ui.select({}, multiple=True, label="Trials", value=[]).props(
+                "dense outlined use-chips"
+            )
             self._keys.classes("grow")
             self._keys.on_value_change(self._reload)
         with ui.element("div").classes("probe-line"):
-            self._back = ui.button(icon="chevron_left", on_click=lambda: self._step(-1)).props("flat dense round")
+            self._back = ui.button(icon="chevron_left", on_click=lambda: self._step(-1)).props(
+                "flat dense round"
+            )
             self._back.props["aria-label"] = "Probe before"
-            self._slider = ui.slider(min=0, max=0, step=1, value=0).props('snap aria-label="Probe"').classes("grow")
+            self._slider = (
+                ui.slider(min=0, max=0, step=1, value=0).props('snap aria-label="Probe"').classes("grow")
+            )
             self._slider.on_value_change(lambda _: self._show_pictures())
-            self._on = ui.button(icon="chevron_right", on_click=lambda: self._step(1)).props("flat dense round")
+            self._on = ui.button(icon="chevron_right", on_click=lambda: self._step(1)).props(
+                "flat dense round"
+            )
             self._on.props["aria-label"] = "Next probe"
         self._prompt = ui.label().classes("wrap strong prompt")
         self._facts = ui.label().classes("soft small wrap")
@@ -111,7 +119,9 @@ class Compare:
         if self._view is not None:
             heldout = self._phase.value == "heldout"
             offered = choices(self._view, heldout=heldout)
-            self._keys.set_options(offered, value=[key for key in self._keys.value if key in offered][:BESIDE])
+            self._keys.set_options(
+                offered, value=[key for key in self._keys.value if key in offered][:BESIDE]
+            )
             self._slider.set_value(0)
             self._reload()
 
@@ -123,7 +133,9 @@ class Compare:
 
     def _show(self, view: NodeView) -> None:
         self._slider.props["max"] = max(0, len(self._probes()) - 1)
-        scorers = list(dict.fromkeys(name for each in self._found for r in each.renders.values() for name in r.scores))
+        scorers = list(
+            dict.fromkeys(name for each in self._found for r in each.renders.values() for name in r.scores)
+        )
         counting = [spec.scorer for spec in view.plan.scorers]
         scorers.sort(key=lambda name: (name not in counting, name))
         value = self._scorer.value if self._scorer.value in scorers else next(iter(scorers), None)
@@ -167,7 +179,7 @@ class Compare:
                     ui.label(words).classes("soft small")
             else:
                 with ui.link(target=image_url(render.sha256), new_tab=True):
-                    shown = ui.image(image_url(render.sha256)).classes("render")
+                    shown = ui.image(thumbnail_url(render.sha256, 512)).classes("render")
                     shown.props["alt"] = f"{each.label}: {probe.prompt}"
             with ui.element("figcaption"):
                 ui.label(each.label).classes("wrap strong small")
@@ -192,7 +204,11 @@ class Compare:
         around_zero = bool(self._against.value) and plain is not None
         if around_zero and plain is not None:
             base = {place: render.scores.get(name) for place, render in plain.renders.items()}
-            cells = [(c, place, value - known) for c, place, value in cells if (known := base.get(place)) is not None]
+            cells = [
+                (c, place, value - known)
+                for c, place, value in cells
+                if (known := base.get(place)) is not None
+            ]
         rows = [f"{place + 1} {probe.prompt}" for place, probe in enumerate(probes)]
         height = min(900, 70 + (22 if len(rows) <= 40 else 6) * len(rows))
         self._heat.element.style(f"height: {height}px")

@@ -45,7 +45,9 @@ def choices(view: NodeView, *, heldout: bool) -> dict[str, str]:
     found = {key: names[key] for place, key in enumerate(_SEARCH) if place in numbers and view.progress.b}
     if view.best:
         found["best"] = names["best"]
-    others = {str(t.number): f"trial {t.number}" for t in view.ranked[1:] if view.progress.b is None or t.number > 2}
+    others = {
+        str(t.number): f"trial {t.number}" for t in view.ranked[1:] if view.progress.b is None or t.number > 2
+    }
     return {**found, **others}
 
 
@@ -64,7 +66,9 @@ def load(store: Store, view: NodeView, keys: Sequence[str], *, heldout: bool) ->
     labels = choices(view, heldout=heldout)
     found = [(key, trial_of(view, key, heldout=heldout)) for key in keys]
     return [
-        Contender(key, labels.get(key, key), trial, {render.probe: render for render in store.renders(trial.id)})
+        Contender(
+            key, labels.get(key, key), trial, {render.probe: render for render in store.renders(trial.id)}
+        )
         for key, trial in found
         if trial is not None
     ]

@@ -19,7 +19,8 @@ _Say = Callable[[Mapping[str, Any]], str]
 
 def _node_state(data: Mapping[str, Any]) -> str:
     why = f": {data['reason']}" if data.get("reason") else ""
-    return f"{data.get('node')} {str(data.get('from')).replace('_', ' ')} → {str(data.get('to')).replace('_', ' ')}{why}"
+    old, new = (str(data.get(side)).replace("_", " ") for side in ("from", "to"))
+    return f"{data.get('node')} {old} → {new}{why}"
 
 
 def _trial(data: Mapping[str, Any]) -> str:
@@ -64,7 +65,9 @@ class EventLog:
     def show(self, events: list[EventRecord]) -> None:
         if self._list is None:
             with panel("What happened", note="Times are UTC.", classes="spaced"):
-                self._list = ui.element("div").classes("log").props('role="log" aria-label="Events" tabindex="0"')
+                self._list = (
+                    ui.element("div").classes("log").props('role="log" aria-label="Events" tabindex="0"')
+                )
         new = [event for event in events if event.id > self._newest]
         with self._list:
             for event in reversed(new):

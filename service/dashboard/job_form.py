@@ -70,6 +70,10 @@ class JobForm:
 
     def job(self) -> dict[str, Any]:
         """The job file, with what was left as it is left out. Raises InputError that names the field."""
+        if len(self.leaves) < 2:
+            raise InputError("leaves: pick two models or more; they are merged pair by pair")
+        if not self.scorers:
+            raise InputError("scorers: tick one or more; without a judge no merge is better than another")
         probes = self._probes()
         heldout = self._product(self.heldout, "heldout")
         final = self._final_node()
@@ -108,7 +112,11 @@ class JobForm:
             probes = self._probes()
         except InputError:
             return None
-        return sum(len(p["prompts"]) * len(p["seeds"]) if "prompts" in p else 1 for p in probes if isinstance(p, dict))
+        return sum(
+            len(p["prompts"]) * len(p["seeds"]) if "prompts" in p else 1
+            for p in probes
+            if isinstance(p, dict)
+        )
 
     def _probes(self) -> list[Any]:
         found: list[Any] = []
@@ -119,7 +127,9 @@ class JobForm:
         for data in self.files.values():
             found += data if isinstance(data, list) else [data]
         if not found:
-            raise InputError("probes: what shall be rendered? Write a prompt, paste an infotext or drop an image")
+            raise InputError(
+                "probes: what shall be rendered? Write a prompt, paste an infotext or drop an image"
+            )
         return found
 
     def _product(self, prompts: Prompts, where: str) -> dict[str, Any] | None:
@@ -159,7 +169,7 @@ def written(job: dict[str, Any]) -> str:
 
 def field_of(message: str) -> str:
     """The field that an error is about: the first word of it."""
-    word = message.split(":")[0].split(".")[0].split("[")[0].strip()
+    word = message.split(":", maxsplit=1)[0].split(".", maxsplit=1)[0].split("[", maxsplit=1)[0].strip()
     known = {*JobRequest.model_fields, "model"}
     return _SECTION.get(word, word) if word in known else ""
 
@@ -205,4 +215,3 @@ def _seeds(text: str, where: str) -> list[int]:
 
 def _infotexts(text: str) -> list[str]:
     return (split_infotexts(text) or [text.strip()]) if text.strip() else []
-

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 from nicegui import ui
 
 from service.dashboard.actions import ActionButtons
 from service.dashboard.event_log import EventLog, events_topic
+from service.dashboard.job_figures import JobFigures
 from service.dashboard.job_topics import JobView, job_topic
-from service.dashboard.jobs_page import Bar, show_gain
-from service.dashboard.layout import frame, panel, set_state, stat, state_badge
+from service.dashboard.layout import frame, panel, set_state, state_badge
 from service.dashboard.live import follow
-from service.dashboard.texts import duration, number, signed, size
+from service.dashboard.texts import number, signed, size
 from service.dashboard.tree_view import TreeView
 from service.db.states import JobState
 from service.progress import NodeProgress
@@ -52,18 +53,12 @@ class JobPanels:
         if not self._built:
             self._build()
             self._built = True
-        progress, line = view.line.progress, view.line
-        ended, planned = line.trials
+        progress = view.line.progress
         ui.page_title(f"{progress.name} · autombw")
         self._name.set_text(progress.name)
         set_state(self._state, progress.state)
         self._actions.show(progress)
-        self._bar.show(ended, planned, progress.state)
-        self._trials.set_text(f"{ended} / {planned}")
-        show_gain(self._gain, line)
-        self._eta.set_text(duration(line.eta))
-        self._worked.set_text(duration(line.worked))
-        self._renders.set_text(f"{sum(node.renders for node in progress.nodes):,}")
+        self._figures.show(view.line)
         self._tree.show(view)
         self._redraw("trouble", [(n.name, n.reason, n.warnings) for n in progress.nodes], self._trouble, view)
         self._redraw("result", progress.result, self._result, view)
@@ -78,14 +73,10 @@ class JobPanels:
             self._actions = ActionButtons(self._id)
         self._boxes = {"trouble": ui.element("div")}
         with panel():
-            self._bar = Bar()
-            with ui.element("div").classes("stats"):
-                self._trials = stat("Trials")
-                self._gain = stat("Total gain", hint="The result above every leaf and their uniform merge.")
-                self._eta = stat("Time left")
-                self._worked = stat("Compute time")
-                self._renders = stat("Images")
-        with panel("Tree", note="Leaves to the left, the result to the right. Open a merge to see its search."):
+            self._figures = JobFigures("Total gain")
+        with panel(
+            "Tree", note="Leaves to the left, the result to the right. Open a merge to see its search."
+        ):
             self._tree = TreeView(self._id)
         with ui.element("div").classes("grid"):
             with panel("From leaf to root", note="Every leaf alone, their uniform merge, and the result."):
@@ -93,13 +84,13 @@ class JobPanels:
             with panel("Checkpoints", note="What each merge made, and of what."):
                 self._boxes["files"] = ui.element("div")
 
-    def _redraw(self, name: str, seen: object, draw: object, view: JobView) -> None:
+    def _redraw(self, name: str, seen: object, draw: Callable[[JobView], None], view: JobView) -> None:
         """Draw a part anew, where what it shows has changed."""
         if self._seen.get(name, self) != seen:
             self._seen[name] = seen
             self._boxes[name].clear()
             with self._boxes[name]:
-                draw(view)  # type: ignore[operator]
+                draw(view)
 
     def _trouble(self, view: JobView) -> None:
         for node in view.line.progress.nodes:

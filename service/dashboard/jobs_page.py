@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nicegui import ui
 
 from service.dashboard.actions import ActionButtons
+from service.dashboard.job_figures import JobFigures
 from service.dashboard.job_topics import JobLine, jobs_topic
-from service.dashboard.layout import empty, frame, panel, set_state, stat, state_badge
+from service.dashboard.layout import empty, frame, panel, set_state, state_badge
 from service.dashboard.live import follow
-from service.dashboard.texts import clock, duration, signed
 
 SHOWN = 30
-GAIN = "The result above the best it has to beat: every leaf and their uniform merge."
 
 
 @ui.page("/")
@@ -44,7 +45,7 @@ class JobCards:
         self._box = ui.element("div").classes("stack")
         self._cards: dict[str, JobCard] = {}
         self._order: list[str] | None = None
-        self.on_more = lambda _count: None
+        self.on_more: Callable[[int], None] = lambda _count: None
 
     def show(self, lines: list[JobLine], *, more_than: int) -> None:
         """Show these jobs; with more_than of them there may be more to be asked for."""
@@ -67,8 +68,8 @@ class JobCards:
             panel(),
             empty(
                 "No jobs yet",
-                "A job turns a folder of checkpoints into one better checkpoint: it tries block weights, renders "
-                "your prompts with each, and keeps what scores best.",
+                "A job turns a folder of checkpoints into one better checkpoint: it tries block weights, "
+                "renders your prompts with each, and keeps what scores best.",
                 "account_tree",
             ),
         ):
@@ -85,55 +86,16 @@ class JobCard:
                     self._name = ui.link("", f"/jobs/{job_id}")
                 self._state = state_badge("queued")
                 self._actions = ActionButtons(job_id, small=True)
-            self._bar = Bar()
-            with ui.element("div").classes("stats"):
-                self._trials = stat("Trials")
-                self._gain = stat("Best gain", hint=GAIN)
-                self._eta = stat("Time left", hint="At the pace so far.")
-                self._worked = stat("Compute time", hint="Seconds of all trials, on whatever rendered them.")
-                self._begun = stat("Submitted (UTC)")
+            self._figures = JobFigures("Best gain")
             self._line = ui.label().classes("soft wrap small")
 
     def show(self, line: JobLine) -> None:
         progress = line.progress
-        ended, planned = line.trials
         self._name.set_text(progress.name)
         set_state(self._state, progress.state)
         self._actions.show(progress)
-        self._bar.show(ended, planned, progress.state)
-        self._trials.set_text(f"{ended} / {planned}")
-        show_gain(self._gain, line)
-        self._eta.set_text(duration(line.eta))
-        self._worked.set_text(duration(line.worked))
-        self._begun.set_text(clock(progress.created_at))
+        self._figures.show(line)
         self._line.set_text(_now(line))
-
-
-class Bar:
-    """How far something is."""
-
-    def __init__(self) -> None:
-        with ui.element("div").classes("bar") as self._bar:
-            self._filled = ui.element("div")
-        self._bar.props["role"] = "progressbar"
-        self._bar.props["aria-label"] = "Trials"
-
-    def show(self, ended: int, planned: int, state: str) -> None:
-        share = 100 if state == "done" else 100 * ended / planned if planned else 0
-        self._filled.style(f"width: {share:.1f}%")
-        self._bar.classes(replace=f"bar state-{state}")
-        self._bar.props["aria-valuenow"] = round(share)
-
-
-def show_gain(label: ui.label, line: JobLine) -> None:
-    """A job's gain, green where it is one, with the probes it was measured on."""
-    if line.gain is None:
-        label.set_text("–")
-        label.classes(replace="stat-value")
-        return
-    value, heldout = line.gain
-    label.set_text(f"{signed(value)} {'held-out' if heldout else 'search'}")
-    label.classes(replace=f"stat-value {'good' if value > 0 else 'soft'}")
 
 
 def _now(line: JobLine) -> str:

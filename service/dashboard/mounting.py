@@ -35,7 +35,14 @@ class _BesideTheApi(Mount):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         path = str(scope.get("path", "")).removeprefix(str(scope.get("root_path", "")))
         asks_for_a_page = scope.get("method", "GET") in ("GET", "HEAD") and not path.startswith("/api/")
-        return super().matches(scope) if asks_for_a_page or path.startswith("/_nicegui") else (Match.NONE, {})
+        if not asks_for_a_page and not path.startswith("/_nicegui"):
+            return Match.NONE, {}
+        match, child = super().matches(scope)
+        if scope.get("root_path"):
+            # NiceGUI would put the prefix before its links twice: once as the proxy said it, once as it was
+            # believed.
+            child["headers"] = [header for header in scope["headers"] if header[0] != b"x-forwarded-prefix"]
+        return match, child
 
 
 def mount_page(app: FastAPI, context: Context) -> None:

@@ -23,9 +23,7 @@ STAGES = ("propose", "merge", "render", "score", "store")
 def progress_chart(view: NodeView, palette: Palette, *, by_renders: bool) -> Options:
     """Every trial's score, the best so far as a line, what has to be beaten as lines across."""
     x = view.renders_by_then if by_renders else [trial.number for trial in view.searched]
-    points = [
-        (at, trial) for at, trial in zip(x, view.searched, strict=True) if trial.score is not None
-    ]
+    points = [(at, trial) for at, trial in zip(x, view.searched, strict=True) if trial.score is not None]
     best = list(accumulate((trial.score or 0.0 for _, trial in points), max))
     colours = {"a": palette.a, "b": palette.b, "uniform": palette.uniform}
     lines = [
@@ -45,7 +43,9 @@ def progress_chart(view: NodeView, palette: Palette, *, by_renders: bool) -> Opt
     return {
         "grid": {"left": 8, "right": 96, "top": 36, "bottom": 26, "containLabel": True},
         "tooltip": tooltip(palette),
-        "xAxis": axis(palette, name="images rendered" if by_renders else "trial", min=0, splitLine={"show": False}),
+        "xAxis": axis(
+            palette, name="images rendered" if by_renders else "trial", min=0, splitLine={"show": False}
+        ),
         "yAxis": axis(
             palette,
             min=round(low - room, 6),
@@ -69,7 +69,14 @@ def progress_chart(view: NodeView, palette: Palette, *, by_renders: bool) -> Opt
                 "symbol": "none",
                 "lineStyle": {"width": 2.5, "color": palette.accent},
                 "itemStyle": {"color": palette.accent},
-                "markLine": {"symbol": "none", "silent": True, "animation": False, "data": lines},
+                "markLine": {
+                    "symbol": "none",
+                    "silent": True,
+                    "animation": False,
+                    # ECharts would draw them at values rounded to two digits.
+                    "precision": 12,
+                    "data": lines,
+                },
             },
             {
                 "name": "warned by the watch",
@@ -79,7 +86,9 @@ def progress_chart(view: NodeView, palette: Palette, *, by_renders: bool) -> Opt
                 "itemStyle": {"color": palette.bad},
             },
         ],
-        "legend": legend(palette, data=["trial", "best so far", *(["warned by the watch"] if warned else [])]),
+        "legend": legend(
+            palette, data=["trial", "best so far", *(["warned by the watch"] if warned else [])]
+        ),
     }
 
 
@@ -119,12 +128,12 @@ def u_chart(view: NodeView, palette: Palette) -> Options:
         "tooltip": tooltip(palette, trigger="item"),
     }
     for place, (part, names) in enumerate(parts.items()):
-        _wing(options, place, part, names, top, palette)
+        _wing(options, place, part, names, top=top, palette=palette)
     return options
 
 
 def _wing(
-    options: Options, place: int, part: str, names: Sequence[str], top: Sequence[Any], palette: Palette
+    options: Options, place: int, part: str, names: Sequence[str], *, top: Sequence[Any], palette: Palette
 ) -> None:
     columns = [[trial.weights[name] for trial in top] for name in names]
     low = [float(np.quantile(column, 0.25)) for column in columns]
@@ -161,7 +170,14 @@ def _wing(
     at = {"xAxisIndex": place, "yAxisIndex": place, "animation": False}
     best = top[0] if top else None
     options["series"] += [
-        {"type": "bar", "stack": f"s{place}", "silent": True, "data": low, "itemStyle": {"color": "transparent"}, **at},
+        {
+            "type": "bar",
+            "stack": f"s{place}",
+            "silent": True,
+            "data": low,
+            "itemStyle": {"color": "transparent"},
+            **at,
+        },
         {
             "name": f"middle half of the best {len(top)}",
             "type": "bar",
@@ -205,7 +221,10 @@ def importance_chart(view: NodeView, palette: Palette) -> Options:
         "legend": {"show": False},
         "grid": {"left": 8, "right": 8, "top": 14, "bottom": 8, "containLabel": True},
         "xAxis": axis(
-            palette, "category", data=names, axisLabel={"color": palette.soft, "fontSize": 10, "rotate": 90, "interval": 0}
+            palette,
+            "category",
+            data=names,
+            axisLabel={"color": palette.soft, "fontSize": 10, "rotate": 90, "interval": 0},
         ),
         "yAxis": axis(palette),
         "series": [{"type": "bar", "data": data, "barWidth": "65%"}],
@@ -234,10 +253,15 @@ def heat_chart(
         "tooltip": tooltip(palette, trigger="item", position="top"),
         "xAxis": {
             **axis(palette, "category", data=list(columns), position="top"),
-            "axisLabel": {"color": palette.text, "fontSize": 11, "interval": 0, "rotate": 0 if len(columns) < 7 else 35},
+            "axisLabel": {
+                "color": palette.text,
+                "fontSize": 11,
+                "interval": 0,
+                "rotate": 0 if len(columns) < 7 else 35,
+            },
         },
         "yAxis": {
-            **axis(palette, "category", data=[shorter(row, 26) for row in rows], inverse=True),
+            **axis(palette, "category", data=[shorter(row, 22) for row in rows], inverse=True),
             "axisLabel": {"show": shown, "color": palette.soft, "fontSize": 11, "interval": 0},
         },
         "visualMap": {
@@ -296,7 +320,10 @@ def timing_words(view: NodeView) -> str:
         return ""
     means = {stage: sum(timings.get(stage, 0.0) for timings in trials) / len(trials) for stage in STAGES}
     longest = sorted(means, key=lambda stage: -means[stage])[:3]
-    told = ", ".join(f"{stage} {duration(means[stage]) if means[stage] >= 1 else f'{1000 * means[stage]:.0f} ms'}" for stage in longest)
+    told = ", ".join(
+        f"{stage} {duration(means[stage]) if means[stage] >= 1 else f'{1000 * means[stage]:.0f} ms'}"
+        for stage in longest
+    )
     return f"Mean of the last {len(trials)}: {told}."
 
 

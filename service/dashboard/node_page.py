@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from nicegui import ui
 
 from service.dashboard.charts import Chart
 from service.dashboard.compare import Compare
-from service.dashboard.jobs_page import Bar
+from service.dashboard.job_figures import Bar
 from service.dashboard.layout import frame, panel, set_state, stat, state_badge
 from service.dashboard.live import follow
 from service.dashboard.node_charts import (
@@ -67,8 +68,11 @@ class NodePanels:
                     self._importance()
         with panel("Compare", note="The same probe and seed by several trials."):
             self._parts.append((compare := Compare()).update)
-        with panel("Scorers and watch", note="The raw number of each over the trials; the dashed line is the best trial."):
-            self._scorers(view)
+        with panel(
+            "Scorers and watch",
+            note="The raw number of each over the trials; the dashed line is the best trial.",
+        ):
+            self._scorers()
         with panel("Trials", note="Click one to see it under Compare."):
             self._parts.append(TrialTable(compare.look_at).update)
         with panel("Time per stage"):
@@ -86,7 +90,9 @@ class NodePanels:
             with ui.element("div").classes("stats"):
                 trials = stat("Trials")
                 best = stat("Best score")
-                gain = stat("Gain (search)", hint="Best above A, B and their uniform merge, on search probes.")
+                gain = stat(
+                    "Gain (search)", hint="Best above A, B and their uniform merge, on search probes."
+                )
                 heldout = stat("Gain (held-out)", hint="The same on probes that the search never saw.")
                 eta = stat("Time left", hint="At the pace so far.")
                 more = stat("Worth going on", hint="Expected gain of more trials, where the search tells.")
@@ -149,8 +155,8 @@ class NodePanels:
         def show(now: NodeView) -> None:
             top = now.ranked[:TOP]
             note.set_text(
-                f"Diamond: trial {top[0].number}, the best. Dots: the next {len(top) - 1}; bars: the middle half of "
-                f"all {len(top)}. IN goes down, M is the bottom, OUT goes up; A is 0, B is 1."
+                f"Diamond: trial {top[0].number}, the best. Dots: the next {len(top) - 1}; bars: the middle "
+                f"half of all {len(top)}. IN goes down, M is the bottom, OUT goes up; A is 0, B is 1."
                 if top
                 else "The first weights come with the first trial."
             )
@@ -174,14 +180,14 @@ class NodePanels:
                 else "it explains nothing of trials left out of the fit: do not trust it yet"
             )
             note.set_text(
-                f"Score change where one block alone goes from A to B: above 0 B is better. Ridge regression of the "
-                f"score on the block weights, {found.trials} trials; {trust}."
+                "Score change where one block alone goes from A to B: above 0 B is better. Ridge regression "
+                f"of the score on the block weights, {found.trials} trials; {trust}."
             )
             chart.show(lambda palette: importance_chart(now, palette))
 
         self._parts.append(show)
 
-    def _scorers(self, view: NodeView) -> None:
+    def _scorers(self) -> None:
         box = ui.element("div").classes("grid small-charts")
         charts: dict[str, Chart] = {}
 
@@ -191,9 +197,11 @@ class NodePanels:
                 if name not in charts:
                     watches = name in now.progress.watched
                     with box, ui.element("div"):
-                        ui.label(f"{name} ({'watches, never counts' if watches else 'counts'})").classes("small strong")
+                        ui.label(f"{name} ({'watches, never counts' if watches else 'counts'})").classes(
+                            "small strong"
+                        )
                         charts[name] = Chart(f"{name} over the trials", height="10rem")
-                charts[name].show(lambda palette, name=name: scorer_chart(now, name, palette))
+                charts[name].show(partial(scorer_chart, now, name))
 
         self._parts.append(show)
 
@@ -217,7 +225,10 @@ def _scores(node: NodeProgress) -> None:
                 with ui.element("th").classes("right"):
                     ui.label(text)
         with ui.element("tbody"):
-            for phase, title, gain in (("search", "search", node.gain), ("heldout", "held-out", node.heldout_gain)):
+            for phase, title, gain in (
+                ("search", "search", node.gain),
+                ("heldout", "held-out", node.heldout_gain),
+            ):
                 values = [node.scores.get(f"{phase}/{name}") for name in names]
                 if any(value is not None for value in values):
                     with ui.element("tr"):
@@ -239,5 +250,3 @@ def _banners(view: NodeView) -> None:
         with ui.expansion(f"{len(other)} notes", icon="notes").classes("notes"):
             for note in other:
                 ui.label(note).classes("soft small wrap")
-
-

@@ -57,7 +57,8 @@ class NodeView:
         """Images rendered by the end of every ended search trial."""
         probes = len(self.plan.probes)
         each = [
-            probes if t.state is TrialState.DONE else self.failed_renders.get(t.number, 0) for t in self.searched
+            probes if t.state is TrialState.DONE else self.failed_renders.get(t.number, 0)
+            for t in self.searched
         ]
         return list(accumulate(each))
 

@@ -18,5 +18,7 @@ def may_change() -> bool:
     who = asker()
     if who.role.allows(Role.SUBMITTER):
         return True
-    ui.notify(f"{who.name} is {who.role.value}: it takes the role submitter to change something", type="warning")
+    ui.notify(
+        f"{who.name} is {who.role.value}: it takes the role submitter to change something", type="warning"
+    )
     return False

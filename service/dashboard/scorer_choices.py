@@ -40,7 +40,9 @@ def _offer(name: str, folder: Path) -> Offer:
     if card is None or not card.needs_weights:
         return Offer(name, what, [""], True, [], is_guard(name))
     own = [""] if where(name, folder) else []
-    others = [entry.name for entry in _entries(folder) if entry.name != name and _holds(name, entry.name, folder)]
+    others = [
+        entry.name for entry in _entries(folder) if entry.name != name and _holds(name, entry.name, folder)
+    ]
     models = [*own, *others]
     return Offer(name, what, models, bool(models), commands(card, folder), card.guard)
 

@@ -96,20 +96,27 @@ class FormPage:
 
     def build(self) -> None:
         """Draw all of it."""
-        with self._section("leaves", "1  Models", "Two or more of one architecture. They are merged pair by pair."):
+        with self._section(
+            "leaves", "1  Models", "Two or more of one architecture. They are merged pair by pair."
+        ):
             self._model_list()
-        with self._section("probes", "2  Probes", "What every trial renders: your prompts, or images of A1111 again."):
+        with self._section(
+            "probes", "2  Probes", "What every trial renders: your prompts, or images of A1111 again."
+        ):
             self._probe_fields()
-        with self._section("heldout", "3  Held-out probes", "Never seen by the search: they tell what the gain is worth."):
+        with self._section(
+            "heldout", "3  Held-out probes", "Never seen by the search: they tell what the gain is worth."
+        ):
             self._heldout_fields()
-        with self._section("scorers", "4  Scorers", "Who judges the images. Several are brought to one scale."):
+        with self._section(
+            "scorers", "4  Scorers", "Who judges the images. Several are brought to one scale."
+        ):
             self._scorer_list()
         with self._section("search", "5  Budget", "How long every merge is searched."):
             self._budget()
-        with self._section("name", "6  Name", "Both may be left empty."):
-            with ui.element("div").classes("fields"):
-                self._input("Name of the job", "name", placeholder="by its models")
-                self._input("Name of the checkpoint", "output", placeholder="by the job")
+        with self._section("name", "6  Name", "Both may be left empty."), ui.element("div").classes("fields"):
+            self._input("Name of the job", "name", placeholder="by its models")
+            self._input("Name of the checkpoint", "output", placeholder="by the job")
         with ui.element("div").classes("panel submit-bar"):
             self._general = ui.label().classes("banner bad").props('role="alert"')
             self._general.set_visibility(False)
@@ -138,10 +145,12 @@ class FormPage:
                     box.set_enabled(not row.trouble)
                     with ui.element("div").classes("grow"):
                         ui.label(row.name).classes("strong wrap")
-                        ui.label(row.trouble or row.about).classes(f"small wrap {'bad' if row.trouble else 'soft'}")
+                        ui.label(row.trouble or row.about).classes(
+                            f"small wrap {'bad' if row.trouble else 'soft'}"
+                        )
         with ui.element("div").classes("fields"):
             self._select("Bracket", "bracket", BRACKETS)
-            self._select("Order of the leaves", "seeding", SEEDINGS)
+            self._select("Order of the models", "seeding", SEEDINGS)
         ui.label("What is merged with what").classes("small strong")
         self._bracket = ui.element("div").classes("bracket").props('aria-live="polite"')
 
@@ -151,13 +160,21 @@ class FormPage:
             self._input("Seeds", "seeds", of=self._form.probes)
             self._input("Negative prompt", "negative", placeholder="for all of them")
         with ui.element("div").classes("fields small-fields"):
-            self._select("Sampler", "sampler", list(dict.fromkeys(s.name for s in SAMPLERS.values() if not s.fixed)))
-            self._select("Schedule", "schedule", [OWN_SCHEDULE, "Karras", "Exponential", "Uniform", "SGM Uniform", "Simple"])
+            self._select(
+                "Sampler", "sampler", list(dict.fromkeys(s.name for s in SAMPLERS.values() if not s.fixed))
+            )
+            self._select(
+                "Schedule",
+                "schedule",
+                [OWN_SCHEDULE, "Karras", "Exponential", "Uniform", "SGM Uniform", "Simple"],
+            )
             self._number("Steps", "steps")
             self._number("CFG", "cfg_scale")
             self._width = self._number("Width", "width")
             self._height = self._number("Height", "height")
-        with ui.expansion("From A1111: paste infotexts, drop images or payloads", icon="image").classes("wipe-box"):
+        with ui.expansion("From A1111: paste infotexts, drop images or payloads", icon="image").classes(
+            "wipe-box"
+        ):
             self._area("Infotexts, as A1111 writes them below an image", self._form, "infotexts", "")
             upload = ui.upload(
                 label="Drop PNG, TXT, JSON, YAML or TOML",
@@ -178,20 +195,28 @@ class FormPage:
     def _scorer_list(self) -> None:
         ready = [offer for offer in self._scorers if offer.ready and not offer.guard]
         if not ready:
-            with empty("No scorer is installed", "Get one with the commands below, then load this page again.", "gavel"):
+            with empty(
+                "No scorer is installed",
+                "Get one with the commands below, then load this page again.",
+                "gavel",
+            ):
                 pass
         for number, offer in enumerate(ready):
             self._scorer(offer, chosen=number == 0)
         missing = [offer for offer in self._scorers if not offer.ready]
         if missing:
-            with ui.expansion(f"{len(missing)} more that need their weights", icon="download").classes("wipe-box"):
+            with ui.expansion(f"{len(missing)} more that need their weights", icon="download").classes(
+                "wipe-box"
+            ):
                 for offer in missing:
                     ui.label(offer.name).classes("strong")
                     ui.label(offer.what).classes("soft small wrap")
                     for command in offer.needs:
                         ui.label(command).classes("mono command")
         guards = " and ".join(GUARDS_BY_DEFAULT)
-        ui.label(f"{guards} watch beside them: they never count, and warn when a score is gamed.").classes("soft small")
+        ui.label(f"{guards} watch beside them: they never count, and warn when a score is gamed.").classes(
+            "soft small"
+        )
 
     def _scorer(self, offer: Offer, *, chosen: bool) -> None:
         choice = ScorerChoice(offer.name, model=offer.models[0] or None)
@@ -237,7 +262,9 @@ class FormPage:
         area.on_value_change(lambda event: self._set(target, name, event.value or ""))
 
     def _number(self, label: str, name: str, *, placeholder: str = "", suffix: str = "") -> ui.number:
-        shown = ui.number(label, value=getattr(self._form, name), placeholder=placeholder, min=0, suffix=suffix or None)
+        shown = ui.number(
+            label, value=getattr(self._form, name), placeholder=placeholder, min=0, suffix=suffix or None
+        )
         shown.props("outlined dense debounce=300" + (" stack-label" if placeholder else ""))
         shown.on_value_change(lambda event: self._set(self._form, name, event.value))
         return shown
@@ -259,7 +286,11 @@ class FormPage:
 
     def _fit_size(self, architecture: Architecture | None) -> None:
         """Sizes that a person left as they were follow the models."""
-        if architecture is not None and self._form.width == self._form.height and self._form.width in SIZES.values():
+        if (
+            architecture is not None
+            and self._form.width == self._form.height
+            and self._form.width in SIZES.values()
+        ):
             self._width.set_value(SIZES[architecture])
             self._height.set_value(SIZES[architecture])
 
@@ -325,7 +356,9 @@ class FormPage:
         label = self._errors.get(field, self._general)
         label.set_text(words)
         label.set_visibility(True)
-        ui.run_javascript(f"getHtmlElement({label.id})?.scrollIntoView({{block: 'center', behavior: 'smooth'}})")
+        ui.run_javascript(
+            f"getHtmlElement({label.id})?.scrollIntoView({{block: 'center', behavior: 'smooth'}})"
+        )
 
     def _show_file(self) -> None:
         try:
@@ -335,7 +368,9 @@ class FormPage:
             return
         with ui.dialog() as dialog, ui.card().classes("file-dialog"):
             ui.label("Job file").classes("dialog-title")
-            ui.label("What `autombw submit` takes too. Change it here for what the form does not offer.").classes("soft small")
+            ui.label(
+                "What `autombw submit` takes too. Change it here for what the form does not offer."
+            ).classes("soft small")
             area = ui.textarea(value=text).props("outlined input-class=mono rows=18").classes("wide")
             area.props["aria-label"] = "Job file"
             trouble = ui.label().classes("banner bad")
@@ -353,7 +388,9 @@ class FormPage:
 
             with ui.element("div").classes("actions end"):
                 ui.button("Close", on_click=dialog.close).props("flat")
-                ui.button("Download", icon="download", on_click=lambda: ui.download.content(area.value, "job.yaml")).props("flat")
+                ui.button(
+                    "Download", icon="download", on_click=lambda: ui.download.content(area.value, "job.yaml")
+                ).props("flat")
                 ui.button("Submit this", on_click=submit_text)
         dialog.on("hide", dialog.delete)
         dialog.open()
@@ -403,12 +440,14 @@ def _models() -> list[ModelRow]:
 
 def _too_few(models: list[ModelRow]) -> None:
     folder = site().settings.models_dir
-    with panel(), empty(
-        "It takes two models or more",
-        f"Put checkpoints of one architecture (.safetensors, .ckpt or diffusers folders) into {folder}; "
-        "AUTOMBW_MODELS_DIR names another folder. Then load this page again.",
-        "inventory_2",
+    with (
+        panel(),
+        empty(
+            "It takes two models or more",
+            f"Put checkpoints of one architecture (.safetensors, .ckpt or diffusers folders) into {folder}; "
+            "AUTOMBW_MODELS_DIR names another folder. Then load this page again.",
+            "inventory_2",
+        ),
     ):
         for row in models:
             ui.label(f"{row.name}: {row.trouble or 'fine'}").classes("small wrap")
-

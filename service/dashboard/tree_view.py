@@ -54,7 +54,9 @@ class TreeView:
                 scores = leaves.get(box.name)
                 with ui.element("div").classes("box leaf").style(place) as leaf:
                     ui.label(box.name).classes("box-name")
-                    ui.label(number(scores.search) if scores and scores.search else "leaf").classes("box-line")
+                    ui.label(number(scores.search) if scores and scores.search else "leaf").classes(
+                        "box-line"
+                    )
                     leaf.tooltip(box.name)
             else:
                 self._merge(progress[box.name], place)

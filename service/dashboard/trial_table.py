@@ -9,7 +9,6 @@ from nicegui import ui
 from nicegui.events import GenericEventArguments
 
 from service.dashboard.node_topics import NodeView
-
 from service.db.records import TrialRecord
 from service.db.states import TrialState
 
@@ -26,11 +25,16 @@ class TrialTable:
         with ui.element("div").classes("toolbar"):
             self._which = ui.toggle(SHOWN, value="all").props("dense no-caps unelevated")
             self._which.on_value_change(lambda _: self._show())
-            self._search = ui.input(placeholder="number or reason").props("dense outlined clearable debounce=250")
+            self._search = ui.input(placeholder="number or reason").props(
+                "dense outlined clearable debounce=250"
+            )
             self._search.props["aria-label"] = "Filter trials"
             self._search.on_value_change(lambda _: self._show())
         self._table = ui.table(
-            columns=_columns([]), rows=[], row_key="id", pagination={"rowsPerPage": ROWS, "sortBy": "number", "descending": True}
+            columns=_columns([]),
+            rows=[],
+            row_key="id",
+            pagination={"rowsPerPage": ROWS, "sortBy": "number", "descending": True},
         )
         self._table.props("flat dense wrap-cells binary-state-sort").classes("trials")
         self._table.on("request", self._request)
@@ -108,14 +112,38 @@ def _columns(scorers: list[str]) -> list[dict[str, Any]]:
     one = "value => value == null ? '–' : value.toFixed(1) + ' s'"
     return [
         {"name": "number", "label": "trial", "field": "number", "sortable": True, "align": "right"},
-        {"name": "score", "label": "score", "field": "score", "sortable": True, "align": "right", shown: four},
+        {
+            "name": "score",
+            "label": "score",
+            "field": "score",
+            "sortable": True,
+            "align": "right",
+            shown: four,
+        },
         {"name": "state", "label": "state", "field": "state", "sortable": True, "align": "left"},
-        {"name": "seconds", "label": "took", "field": "seconds", "sortable": True, "align": "right", shown: one},
+        {
+            "name": "seconds",
+            "label": "took",
+            "field": "seconds",
+            "sortable": True,
+            "align": "right",
+            shown: one,
+        },
         *(
-            {"name": f"mean {name}", "label": name, "field": f"mean {name}", "sortable": True, "align": "right", shown: four}
+            {
+                "name": f"mean {name}",
+                "label": name,
+                "field": f"mean {name}",
+                "sortable": True,
+                "align": "right",
+                shown: four,
+            }
             for name in scorers
         ),
-        {"name": "why", "label": "what it is, why it failed, what the watch says", "field": "why", "align": "left"},
+        {
+            "name": "why",
+            "label": "what it is, why it failed, what the watch says",
+            "field": "why",
+            "align": "left",
+        },
     ]
-
-

@@ -49,7 +49,7 @@ class WatchStore(Database):
             .group_by(Trial.node_id)
         )
         with self._read() as session:
-            return {node_id: float(seconds) for node_id, seconds in session.execute(wanted)}
+            return {node_id: float(seconds or 0.0) for node_id, seconds in session.execute(wanted)}
 
     def renders_of_failed(self, node_id: int) -> dict[int, int]:
         """Number of a failed search trial -> how many images it had when it failed."""
