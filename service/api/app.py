@@ -15,7 +15,7 @@ from service.access.identity import is_loopback
 from service.access.login import login_router
 from service.access.proxies import Proxies
 from service.access.rates import GuessLimit
-from service.api import access, afterwards, description, events, jobs, models, problems
+from service.api import access, afterwards, description, events, gallery, jobs, models, problems, votes
 from service.api.bodies import BodyLimits
 from service.api.conditional import Conditional
 from service.api.context import Context, own_version
@@ -53,6 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=[
             {"name": "jobs", "description": "Merges that are searched, and what they produce."},
             {"name": "afterwards", "description": "Trials judged anew, reported, exported, collected."},
+            {"name": "votes", "description": "People compare images, where a job's scorer is `human`."},
             {"name": "models", "description": "The checkpoints that can be merged."},
             {"name": "access", "description": "Tokens, and who did what with them."},
             {"name": "service", "description": "The service itself."},
@@ -73,6 +74,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(events.router)
     app.include_router(afterwards.router)
     app.include_router(models.router)
+    app.include_router(votes.router)
+    app.include_router(gallery.router)
     app.include_router(access.router)
     app.include_router(login_router(settings, store, accounts, guesses))
     mount_page(app, context)

@@ -24,6 +24,7 @@ from service.cli import (
     serve,
     tokens,
     uniform,
+    workers,
 )
 from service.errors import Conflict, NotFound
 
@@ -61,6 +62,7 @@ for command in (
     formats.export_trials,
     formats.export_mecha,
     local.worker,
+    workers.workers,
     backup.backup,
     backup.restore,
     tokens.audit,

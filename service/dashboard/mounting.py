@@ -11,12 +11,21 @@ from starlette.routing import Match, Mount
 from starlette.types import Scope
 
 from service.api.context import Context
-from service.dashboard import job_page, jobs_page, node_page, pictures, submit_page
+from service.dashboard import (
+    gallery_page,
+    job_page,
+    jobs_page,
+    node_page,
+    pictures,
+    submit_page,
+    vote_page,
+    workers_page,
+)
 from service.dashboard.layout import MARK
 from service.dashboard.site import Site, set_site
 from service.dashboard.snapshot import Snapshot
 
-PAGES = (jobs_page, job_page, node_page, submit_page)
+PAGES = (jobs_page, job_page, node_page, submit_page, vote_page, gallery_page, workers_page)
 """Every module of pages registers its own when it is imported."""
 
 
