@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,6 +14,7 @@ from service.access.roles import Role
 from service.client import AsyncClient, Changed, Client, Conflicting, Missing, NoService, NotAllowed, WrongInput
 from service.settings import Settings, load_settings
 from service.worker import Worker
+from tests.at_once import in_threads
 from tests.integration.services import Running, running
 from tests.tiny_models import job
 
@@ -226,30 +226,15 @@ def test_the_same_key_means_the_same_request(service: Running) -> None:
 
 def test_the_same_key_at_the_same_time_is_worked_on_once(service: Running) -> None:
     headers = service.bearer(Role.ADMIN) | {"Idempotency-Key": "at-once"}
-    answers = at_once(
-        8,
-        lambda: httpx.post(f"{service.url}/api/v1/jobs", json=job(output="at-once"), headers=headers, timeout=60),
-    )
+
+    def submit() -> httpx.Response:
+        body = job(output="at-once")
+        return httpx.post(f"{service.url}/api/v1/jobs", json=body, headers=headers, timeout=60)
+
+    answers = in_threads(submit, [()] * 8)
     made = [answer for answer in answers if answer.status_code == 201]
     assert made
     assert {answer.json()["id"] for answer in made} == {made[0].json()["id"]}
     late = [answer for answer in answers if answer.status_code == 409]
     assert len(made) + len(late) == 8
     assert all(answer.json()["title"] == "Still worked on" for answer in late)
-
-
-def at_once(count: int, work: Callable[[], httpx.Response]) -> list[httpx.Response]:
-    """What `count` threads get that work at the same time."""
-    found: list[httpx.Response] = []
-    start = threading.Barrier(count)
-
-    def one() -> None:
-        start.wait()
-        found.append(work())
-
-    threads = [threading.Thread(target=one) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
