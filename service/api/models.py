@@ -8,11 +8,13 @@ from fastapi import APIRouter, Header, HTTPException, Request
 from fastapi.responses import FileResponse
 
 from optimizer.checkpoints import Inspection, size_of
+from scoring.errors import InputError
 from service.access.identity import identity_in
 from service.api.conditional import matches
 from service.api.context import Ctx, own_version
 from service.api.problems import responses
 from service.api.views import Health, ModelView, worker_view
+from service.errors import NotFound
 from service.images import image_path
 
 router = APIRouter()
@@ -25,9 +27,15 @@ def models(context: Ctx) -> list[ModelView]:
     return [ModelView(name=name, size=size_of(catalog.path(name))) for name in catalog.names()]
 
 
-@router.get("/api/v1/models/{name}", tags=["models"], summary="Inspect a model", responses=responses(422))
+@router.get(
+    "/api/v1/models/{name}", tags=["models"], summary="Inspect a model", responses=responses(404, 422)
+)
 def model(name: str, context: Ctx) -> Inspection:
     """Architecture, prediction type, dtypes, keys, NaN and Inf per block, hashes, embedded recipe."""
+    try:
+        context.catalog.path(name)
+    except InputError as error:
+        raise NotFound(str(error)) from error
     return context.catalog.inspect(name)
 
 

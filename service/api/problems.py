@@ -9,9 +9,11 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from scoring.errors import InputError
 from service.errors import Conflict, NotFound, Stale, TooMany
@@ -92,7 +94,20 @@ def _http(request: Request, error: Exception) -> Response:
     if error.status_code < 400:
         return Response(status_code=error.status_code, headers=error.headers)
     detail = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
-    return problem(error.status_code, str(error.detail), detail, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
+    return problem(error.status_code, str(error.detail), detail, headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """All methods of a path. Each has a route of its own, and the router tells those of the first alone."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    found: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.path and compile_path(route.path)[0].match(path):
+            found |= route.methods or set()
+    return sorted(found)
 
 
 def _database(_request: Request, error: Exception) -> JSONResponse:

@@ -180,7 +180,7 @@ class AccessStore(Database):
                 found = session.get(KeptAnswer, (owner, key))
                 if found is None:
                     session.add(row)
-                return found and _kept(found)
+                return None if found is None else _kept(found)
         except IntegrityError:
             # On PostgreSQL another took it between the look and the insert.
             return self._kept_request(owner, key)
