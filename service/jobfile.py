@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from scoring.data_text import MOST_JSON_CHARACTERS, parse_json, parse_yaml
 from scoring.errors import InputError
 from scoring.probes import probe_data
 from service.search_files import put_search_files
@@ -75,9 +73,11 @@ def _parse(path: Path) -> Any:
     if path.is_dir():
         raise InputError(f"{path} is a directory; give a YAML or JSON file")
     try:
+        if path.stat().st_size > 4 * MOST_JSON_CHARACTERS:
+            raise ValueError(f"it has {path.stat().st_size / 1e6:.0f} MB, too much for a job")
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        return parse_json(text) if path.suffix.lower() == ".json" else parse_yaml(text)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read as {'JSON' if path.suffix == '.json' else 'YAML'}: {error}"
         ) from error

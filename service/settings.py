@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -16,6 +14,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from scoring.data_text import parse_toml, parse_yaml
 from scoring.errors import InputError
 
 DEFAULT_FILES = ("autombw.toml", "autombw.yaml", "autombw.yml")
@@ -169,8 +168,8 @@ def _settings_file(file: Path | None) -> Path | None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        values = parse_toml(text) if path.suffix == ".toml" else parse_yaml(text)
+    except (OSError, ValueError) as error:
         raise InputError(f"settings file {path} cannot be read: {error}") from error
     if values is None:
         return {}

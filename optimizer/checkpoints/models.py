@@ -6,9 +6,13 @@ import difflib
 from pathlib import Path
 
 from optimizer.checkpoints.diffusers_folders import is_diffusers_folder
+from scoring.display import shown
 from scoring.errors import InputError
 
 SUFFIXES = (".safetensors", ".ckpt")
+_NO_NAME = ("/", "\\", "\0", ":")
+# Of most file systems, with the suffix.
+_LONGEST = 240
 
 
 def list_models(models_dir: Path) -> list[str]:
@@ -34,8 +38,8 @@ def resolve_model(models_dir: Path, name: str) -> Path:
     and a model that is not there. What is in the file is not looked at.
     """
     folder = _folder(models_dir)
-    if not name or name.startswith(".") or any(mark in name for mark in ("/", "\\", "\0", ":")):
-        raise InputError(f"{name!r} is no model name: name a file of the models folder, not a path")
+    if not name or name.startswith(".") or len(name) > _LONGEST or any(mark in name for mark in _NO_NAME):
+        raise InputError(f"{shown(name)} is no model name: name a file of the models folder, not a path")
     # The suffix is added, not replaced: `v1.5` is a name, `.5` is no suffix.
     candidates = [folder / f"{name}.safetensors", folder / name]
     found = next((path for path in candidates if path.is_file() or is_diffusers_folder(path)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from scoring.errors import InputError
 from scoring.prompts.chunks import CHUNK_LENGTH
+from scoring.torch_archives import LOAD_ERRORS, check_archive
 
 EMBEDDING_SUFFIXES = (".safetensors", ".pt", ".bin")
 
@@ -90,13 +92,17 @@ def _contents(path: Path) -> Any:
     try:
         if path.suffix.lower() == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} is no plain embedding: it would run code when read, or is broken; "
             "take a .safetensors of it"
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (SafetensorError, *LOAD_ERRORS) as error:
         raise InputError(
             f"{path} can't be read as an embedding ({error}); take another copy of it"
         ) from error

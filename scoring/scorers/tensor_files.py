@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scoring.errors import InputError
+from scoring.torch_archives import LOAD_ERRORS, check_archive
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -27,8 +28,12 @@ def read_file(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except InputError:
+        raise
+    except (SafetensorError, *LOAD_ERRORS) as error:
         raise InputError(f"{path}: not readable as tensors: {error}") from error
 
 
