@@ -10,8 +10,7 @@ from scoring.display import shown
 from scoring.errors import InputError
 
 SUFFIXES = (".safetensors", ".ckpt")
-_NO_NAME = ("/", "\\", "\0", ":")
-# Of most file systems, with the suffix.
+# Bytes; what most file systems take, less the suffix.
 _LONGEST = 240
 
 
@@ -38,7 +37,7 @@ def resolve_model(models_dir: Path, name: str) -> Path:
     and a model that is not there. What is in the file is not looked at.
     """
     folder = _folder(models_dir)
-    if not name or name.startswith(".") or len(name) > _LONGEST or any(mark in name for mark in _NO_NAME):
+    if not _is_name(name):
         raise InputError(f"{shown(name)} is no model name: name a file of the models folder, not a path")
     # The suffix is added, not replaced: `v1.5` is a name, `.5` is no suffix.
     candidates = [folder / f"{name}.safetensors", folder / name]
@@ -55,6 +54,15 @@ def resolve_model(models_dir: Path, name: str) -> Path:
     if folder.resolve() not in found.resolve().parents:
         raise InputError(f"{name} is a link that leads out of the models folder; put the file itself there")
     return found
+
+
+def _is_name(name: str) -> bool:
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        return False
+    marks = any(mark in name for mark in ("/", "\\", "\0", ":"))
+    return 0 < length <= _LONGEST and not name.startswith(".") and not marks
 
 
 def _folder(models_dir: Path) -> Path:
