@@ -21,7 +21,8 @@ _LEXEME = re.compile(
     """,
     re.VERBOSE,
 )
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+# White space is looked at from its beginning only: from each of its places it would take its square in time.
+_BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")
 _TO_ESCAPE = re.compile(r"[\\()\[\]]")
 
 

@@ -85,7 +85,9 @@ def _json(data: bytes, draw: Random) -> bytes | None:
         value = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    return json.dumps(_changed(value, draw), ensure_ascii=draw.random() < 0.7).encode("utf-8", "surrogatepass")
+    return json.dumps(_changed(value, draw), ensure_ascii=draw.random() < 0.7).encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def _changed(value: Any, draw: Random) -> Any:
@@ -137,7 +139,11 @@ def _safetensors(data: bytes, draw: Random) -> bytes | None:
     if draw.random() < 0.1:
         text = text[:-1] + b"," + text[1:]  # every key twice
     said = draw.choice((len(text),) * 9 + (0, len(text) + 1, 2**63, 2**64 - 1, 100_000_000))
-    return said.to_bytes(8, "little") + text + draw.choice((data[8 + length :],) * 6 + (b"", data[20 + length :]))
+    return (
+        said.to_bytes(8, "little")
+        + text
+        + draw.choice((data[8 + length :],) * 6 + (b"", data[20 + length :]))
+    )
 
 
 def _wrong_entry(entry: dict[str, Any], draw: Random) -> dict[str, Any]:

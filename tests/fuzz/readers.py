@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -18,9 +19,11 @@ from safetensors.torch import save
 from optimizer.checkpoints import inspect_checkpoint, open_checkpoint
 from optimizer.formats.mbwrt_history import history_csv, read_history
 from optimizer.formats.mbwrt_recipe import prove, read_mbwrt_recipe
-from optimizer.formats.merge_metadata import read_ancestry
+from optimizer.formats.merge_metadata import ancestry_of, read_ancestry
 from optimizer.formats.presets import read_presets
 from scoring.probes import Places, Probe, read_probe_file, to_infotext
+from scoring.errors import InputError
+from scoring.probes.checked import checked_probe
 from scoring.prompts.composition import compose
 from scoring.prompts.emphasis import parse_emphasis
 from scoring.prompts.schedule import schedule
@@ -49,7 +52,7 @@ PAYLOAD = {
     "hr_upscaler": "Latent",
     "denoising_strength": 0.6,
     "override_settings": {"CLIP_stop_at_last_layers": 2, "eta_noise_seed_delta": 31337},
-    "alwayson_scripts": {"FreeU": {"args": [True, 0, 1, {"stage_infos": []}]}},
+    "alwayson_scripts": {"FreeU": {"args": [True, 0, 1, 0]}},
 }
 JOB = {
     "name": "four",
@@ -67,7 +70,7 @@ YAML_PROBES = """\
   steps: 12
 - <<: *one
   seed: 2
-- defaults: {steps: 9, cfg_scale: 5, width: 64, height: 64}
+- defaults: {steps: 9, cfg_scale: 5, width: 64, height: 64, wildcards: random}
   prompts: ["{a|an|the} apple", "a cat"]
   seeds: [1, 2, 3]
 """
@@ -82,7 +85,9 @@ RECIPES = {
     "sd_merge_recipe": json.dumps(
         {"type": "webui", "primary_model_hash": "a" * 64, "secondary_model_hash": "b" * 64, "multiplier": 0.5}
     ),
-    "sd_merge_models": json.dumps({"a" * 64: {"name": "one", "legacy_hash": "abcd", "sd_merge_recipe": None}}),
+    "sd_merge_models": json.dumps(
+        {"a" * 64: {"name": "one", "legacy_hash": "abcd", "sd_merge_recipe": None}}
+    ),
     "sd_mbwrt_recipe": json.dumps({"mbwrt_weights": "0.5,0.5", "mbwrt_weights_seq": "IN00,IN01"}),
     "autombw_recipe": json.dumps({"version": 1, "a": {"name": "one", "sha256": "a" * 64}}),
 }
@@ -105,24 +110,33 @@ def readers(shared: Path | None = None) -> dict[str, Reader]:
     tensors = _tensors()
     payloads = [json.dumps(PAYLOAD).encode(), *more.get("json", [])]
     weights = weights_of()
-    histories = [history_csv([(weights, 0.5), (weights_of(1), 0.25)], 3.0, 4.0).encode(), *more.get("csv", [])]
+    histories = [
+        history_csv([(weights, 0.5), (weights_of(1), 0.25)], 3.0, 4.0).encode(),
+        *more.get("csv", []),
+    ]
     recipes = [recipe_text(weights, log=weights).encode(), *more.get("txt", [])]
-    presets = b"preset_name\tpreset_weights\nGRAD\t" + b",".join([b"0.5"] * 25) + b"\nB:" + b",".join([b"1"] * 26)
+    presets = (
+        b"preset_name\tpreset_weights\nGRAD\t" + b",".join([b"0.5"] * 25) + b"\nB:" + b",".join([b"1"] * 26)
+    )
     return {
         "payload": Reader(".json", _probes, payloads),
         "YAML probes": Reader(".yaml", _probes, [YAML_PROBES.encode(), yaml.safe_dump(PAYLOAD).encode()]),
-        "TOML probes": Reader(".toml", _probes, [b'[[x]]\nprompt = "a"\n', b'prompt = "a"\nseed = 1\nsteps = 9\n']),
+        "TOML probes": Reader(".toml", _probes, [b'prompt = "a"\nseed = 1\nsteps = 9\n']),
         "infotext": Reader(".txt", _probes, [infotext.encode(), f"{infotext}\n\n{infotext}".encode()]),
         "PNG": Reader(".png", _probes, [_image("PNG", infotext), _image("PNG", infotext, behind=True)]),
         "JPEG": Reader(".jpg", _probes, [_image("JPEG", infotext)]),
         "WebP": Reader(".webp", _probes, [_image("WEBP", infotext)]),
-        "prompt": Reader(".prompt", _prompt, [str(PAYLOAD["prompt"]).encode(), b"((a)) [b|c|d] BREAK e:1.5 \\(f\\)"]),
+        "prompt": Reader(
+            ".prompt", _prompt, [str(PAYLOAD["prompt"]).encode(), b"((a)) [b|c|d] BREAK e:1.5 \\(f\\)"]
+        ),
         "history": Reader(".csv", read_history, histories),
         "recipe.txt": Reader(".txt", lambda path: prove(read_mbwrt_recipe(path)), recipes),
         "presets": Reader(".tsv", read_presets, [presets]),
         "merge metadata": Reader(".json", read_ancestry, [json.dumps({"__metadata__": RECIPES}).encode()]),
         "safetensors": Reader(".safetensors", _checkpoint, [save(tensors, metadata=RECIPES), save(tensors)]),
-        "ckpt": Reader(".ckpt", _checkpoint, [_saved({"state_dict": tensors}), _saved(tensors, zipped=False)]),
+        "ckpt": Reader(
+            ".ckpt", _checkpoint, [_saved({"state_dict": tensors}), _saved(tensors, zipped=False)]
+        ),
         "tensor file": Reader(".pt", read_file, [_saved(tensors), _saved(tensors, zipped=False)]),
         "job file": Reader(".yaml", _job, [yaml.safe_dump(JOB).encode(), json.dumps(JOB).encode()]),
         "settings": Reader(".yaml", load_settings, [b"port: 8188\nmodels_dir: models\nlease_seconds: 30\n"]),
@@ -135,7 +149,9 @@ def _probes(path: Path) -> object:
 
 
 def _prompt(path: Path) -> object:
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = checked_probe(
+        {"prompt": path.read_text(encoding="utf-8", errors="replace"), "seed": 1}, "p"
+    ).prompt
     return [parse_emphasis(part.text) for stage in schedule(text, 20) for part in compose(stage.text)]
 
 
@@ -144,8 +160,12 @@ def _checkpoint(path: Path) -> object:
         for key, entry in list(file.entries.items())[:4]:
             file.tensor(key)
             file.flat(key, 0, min(2, entry.numel), torch.empty(64, dtype=torch.uint8))
-    found = inspect_checkpoint(path, statistics=False)
-    return found, read_ancestry(path)
+        metadata = dict(file.metadata)
+    ancestry_of(metadata, path.name)
+    # Few tensors are no whole model: that is said, and its header was looked at.
+    with suppress(InputError):
+        inspect_checkpoint(path, statistics=False)
+    return metadata
 
 
 def _job(path: Path) -> object:
@@ -181,7 +201,7 @@ def _image(form: str, infotext: str, *, behind: bool = False) -> bytes:
         chunks = PngInfo()
         chunks.add_text("parameters", infotext, zip=behind)
         if behind:
-            chunks.add_itxt("parameters", infotext + "é")
+            chunks.add_itxt("parameters", infotext.replace("red", "rouge à lèvres"))
         image.save(out, form, pnginfo=chunks)
         data = out.getvalue()
         return _text_behind(data) if behind else data
