@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -27,19 +28,28 @@ from service.settings import Settings
 
 
 def clone_job(
-    store: Store, settings: Settings, catalog: Catalog, job_id: str, changes: dict[str, Any]
+    store: Store,
+    settings: Settings,
+    catalog: Catalog,
+    job_id: str,
+    changes: dict[str, Any],
+    *,
+    submitted_by: str | None = None,
+    limit: int = 0,
 ) -> JobRecord:
     """Queue a new job that asks for what another asked for, with changes.
 
     changes: a JSON merge patch (RFC 7396) of the request: what is given replaces, null removes. Without an
-    `output` among them the clone's is the old one with the next free number. Raises NotFound, InputError.
+    `output` among them the clone's is the old one with the next free number. submitted_by, limit: as
+    NewJob says. Raises NotFound, InputError, Conflict, TooMany.
     """
     job = store.job(job_id)
     request = parse_request(merge_patch(job.request, changes), "clone")
     if "output" not in changes:
         old = final_node(store.nodes(job_id)).output
         request = request.model_copy(update={"output": _free_output(store, settings, old)})
-    return store.create_job(validate_job(request, settings, catalog))
+    new = validate_job(request, settings, catalog)
+    return store.create_job(replace(new, submitted_by=submitted_by, limit=limit))
 
 
 def add_leaves(

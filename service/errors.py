@@ -11,6 +11,14 @@ class Conflict(RuntimeError):
     """The request is well formed but does not fit the present state (HTTP 409)."""
 
 
+class Stale(RuntimeError):
+    """What was to be changed is no longer what the request says it saw (HTTP 412)."""
+
+
+class TooMany(RuntimeError):
+    """The token's owner has as much as it may have at once (HTTP 429)."""
+
+
 class LeaseLost(RuntimeError):
     """A write came from a worker that no longer holds the node: it must drop the node, not retry."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -17,6 +18,13 @@ from pydantic_settings import (
 from scoring.data_text import parse_toml, parse_yaml
 from scoring.errors import InputError
 
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""A list; in a variable of the environment, its items with commas between them."""
 DEFAULT_FILES = ("autombw.toml", "autombw.yaml", "autombw.yml")
 
 
@@ -45,6 +53,24 @@ class Settings(BaseSettings):
     database_url: str = Field(default="", description="SQLAlchemy URL; SQLite in data_dir where empty.")
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8188, ge=1, le=65535, description="Port the API listens on.")
+    auth: Literal["auto", "always"] = Field(
+        default="auto",
+        description="auto: a token is needed unless only this machine is listened to and none was ever made.",
+    )
+    allowed_hosts: Names = Field(
+        default=(), description="Names, beside localhost, that requests may call the service by."
+    )
+    trusted_proxies: Names = Field(
+        default=(), description="Addresses or networks of reverse proxies whose X-Forwarded-* are believed."
+    )
+    session_days: float = Field(default=14.0, gt=0, le=365, description="A browser stays logged in for.")
+    request_rate: float = Field(
+        default=100.0, ge=0, description="Requests per second to the API that a token may make; 0: any."
+    )
+    queue_limit: int = Field(
+        default=100, ge=0, description="Jobs of a token that are not over, admins' aside; 0: any number."
+    )
+    max_body_mb: float = Field(default=32.0, gt=0, description="A request with a larger body is refused.")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, mps.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto", description="Numbers the models run in; auto is float32 on a CPU, else float16."

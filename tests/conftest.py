@@ -19,6 +19,8 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the settings of whoever runs it."""
     for name in [name for name in os.environ if name.startswith("AUTOMBW_")]:
         monkeypatch.delenv(name)
+    # What Starlette's test client calls every service.
+    monkeypatch.setenv("AUTOMBW_ALLOWED_HOSTS", "testserver")
 
 
 @pytest.fixture(scope="session")

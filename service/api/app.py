@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi_offline import FastAPIOffline
+from starlette.middleware import Middleware
 
-from service.api import afterwards, events, jobs, models, problems
-from service.api.context import Context
+from service.access.accounts import Accounts
+from service.access.guard import Guard
+from service.access.identity import is_loopback
+from service.access.login import login_router
+from service.access.proxies import Proxies
+from service.access.rates import GuessLimit
+from service.api import access, afterwards, description, events, jobs, models, problems
+from service.api.bodies import BodyLimits
+from service.api.conditional import Conditional
+from service.api.context import Context, own_version
+from service.api.idempotency import Idempotency
 from service.catalog import Catalog
+from service.dashboard.mounting import mount_page
 from service.db.store import Store
 from service.settings import Settings
 
-PAGE = Path(__file__).resolve().parents[1] / "dashboard" / "index.html"
 DESCRIPTION = """
 Merge Stable Diffusion checkpoints block by block, searched for the best images.
 
@@ -34,27 +43,38 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         store.close()
 
-    app = FastAPI(
+    accounts = Accounts(store, always=settings.auth == "always" or not is_loopback(settings.host))
+    guesses = GuessLimit()
+    app: FastAPI = FastAPIOffline(
         title="autombw",
-        version=models.own_version(),
+        version=own_version(),
         description=DESCRIPTION,
         lifespan=lifespan,
         openapi_tags=[
             {"name": "jobs", "description": "Merges that are searched, and what they produce."},
             {"name": "afterwards", "description": "Trials judged anew, reported, exported, collected."},
             {"name": "models", "description": "The checkpoints that can be merged."},
+            {"name": "access", "description": "Tokens, and who did what with them."},
             {"name": "service", "description": "The service itself."},
         ],
+        # The first sees a request first.
+        middleware=[
+            Middleware(Proxies, trusted=settings.trusted_proxies),
+            Middleware(Guard, settings=settings, store=store, accounts=accounts, guesses=guesses),
+            Middleware(BodyLimits, max_bytes=round(settings.max_body_mb * 1e6)),
+            Middleware(Idempotency, store=store),
+            Middleware(Conditional),
+        ],
     )
-    app.state.context = Context(settings, store, Catalog(settings.models_dir))
+    context = Context(settings, store, Catalog(settings.models_dir))
+    app.state.context = context
     problems.install(app)
     app.include_router(jobs.router)
     app.include_router(events.router)
     app.include_router(afterwards.router)
     app.include_router(models.router)
-
-    @app.get("/", include_in_schema=False)
-    def page() -> HTMLResponse:
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"))
-
+    app.include_router(access.router)
+    app.include_router(login_router(settings, store, accounts, guesses))
+    mount_page(app, context)
+    description.install(app)
     return app

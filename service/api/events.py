@@ -13,8 +13,9 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy.exc import OperationalError
 
 from service.api.context import Ctx
+from service.api.paging import MAX_ID
 from service.api.problems import responses
-from service.api.views import EventView
+from service.api.views import event_view
 from service.db.states import JOB_FINAL
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ async def events(
     job_id: Annotated[str, Depends(_existing)],
     context: Ctx,
     last_event_id: Annotated[
-        int, Header(ge=0, description="Go on after this event; a browser sends it when it reconnects.")
+        int,
+        Header(ge=0, le=MAX_ID, description="Go on after this event; a browser sends it when it reconnects."),
     ] = 0,
 ) -> AsyncIterable[ServerSentEvent]:
     """Every change from the first one, then as they happen; ends when the job is done or cancelled."""
@@ -55,8 +57,7 @@ async def events(
             continue
         for event in found:
             after = event.id
-            view = EventView(**event.model_dump(include=set(EventView.model_fields)))
-            yield ServerSentEvent(data=view, event=event.kind, id=str(event.id))
+            yield ServerSentEvent(data=event_view(event), event=event.kind, id=str(event.id))
         if not found and state in JOB_FINAL:
             return
         if not found:

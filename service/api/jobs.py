@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Header, HTTPException, Query, Request, Response
+from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
 
-from service.api.context import Context, Ctx
+from service.access.identity import Asker, Identity
+from service.access.roles import Role
+from service.api.conditional import matches
+from service.api.context import Context, Ctx, ToChange, job_etag
+from service.api.paging import MAX_ID, link_next
 from service.api.problems import responses
 from service.api.views import (
     AddLeaves,
     BracketRow,
+    EventView,
     Extend,
+    JobRender,
     JobView,
     Priority,
     TrialDetail,
     TrialView,
     bracket_rows,
+    event_view,
+    job_render,
     trial_detail,
     trial_view,
 )
@@ -31,6 +41,7 @@ from service.jobs import JobRequest
 from service.nodes import nodes_of
 from service.planning import lay_bracket, leaf_names, validate_job
 from service.progress import JobProgress, job_progress
+from service.settings import Settings
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
 NodeName = Annotated[
@@ -39,13 +50,14 @@ NodeName = Annotated[
 
 
 @router.post("", status_code=201, summary="Submit a job", responses=responses(409, 422))
-def submit(request: JobRequest, context: Ctx, response: Response) -> JobProgress:
+def submit(request: JobRequest, context: Ctx, asker: Asker, response: Response) -> JobProgress:
     """Check a job against the models and everything else it names, and queue it.
 
     Nothing is queued unless all of it is right: the models are read, hashed and compared first, which
     takes some seconds for files of several GB.
     """
-    job = context.store.create_job(validate_job(request, context.settings, context.catalog))
+    new = validate_job(request, context.settings, context.catalog)
+    job = context.store.create_job(replace(new, **submitter(asker, context.settings)))
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return job_progress(context.store, job.id)
 
@@ -56,40 +68,90 @@ def bracket(request: JobRequest) -> list[BracketRow]:
     return bracket_rows(lay_bracket(request, leaf_names(request)))
 
 
-@router.get("", summary="List jobs")
+@router.get("", summary="List jobs", responses=responses(404))
 def jobs(
+    request: Request,
+    response: Response,
     context: Ctx,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[str | None, Query(description="Only jobs that come after this one in the list.")] = None,
 ) -> list[JobView]:
     """The newest first."""
-    return [JobView(**job.model_dump()) for job in context.store.jobs(limit=limit, offset=offset)]
+    found = context.store.jobs(limit=limit, after=after)
+    link_next(request, response, {"after": found[-1].id} if len(found) == limit else None)
+    return [JobView(**job.model_dump()) for job in found]
 
 
 @router.get("/{job_id}", summary="One job and how far it is", responses=responses(404))
-def job(job_id: str, context: Ctx) -> JobProgress:
+def job(
+    job_id: str,
+    context: Ctx,
+    response: Response,
+    if_none_match: Annotated[str | None, Header(description="ETag of the job as it is known.")] = None,
+) -> JobProgress:
     """State, trials, best score, gain over the baselines, pace and the time left."""
+    # Read before the job: what comes between the two is told again, and nothing is missed.
+    etag = job_etag(context.store.last_event_id(job_id))
+    if matches(if_none_match, etag):
+        raise HTTPException(304, headers={"ETag": etag})
+    response.headers.update({"ETag": etag, "Cache-Control": "no-cache"})
     return job_progress(context.store, job_id)
+
+
+@router.get("/{job_id}/log", summary="What happened in a job", responses=responses(404))
+def log(
+    job_id: str,
+    request: Request,
+    response: Response,
+    context: Ctx,
+    *,
+    after: Annotated[int, Query(ge=0, le=MAX_ID, description="Only events after this one.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> list[EventView]:
+    """The events of a job in pages, the oldest first; `…/events` streams them as they happen."""
+    found = context.store.events(job_id, after=after, limit=limit)
+    link_next(request, response, {"after": found[-1].id} if len(found) == limit else None)
+    return [event_view(event) for event in found]
+
+
+@router.get("/{job_id}/renders", summary="Renders of a job", responses=responses(404))
+def renders(
+    job_id: str,
+    request: Request,
+    response: Response,
+    context: Ctx,
+    *,
+    node: NodeName = None,
+    after: Annotated[int, Query(ge=0, le=MAX_ID, description="Only renders of a higher id.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> list[JobRender]:
+    """Every image of a node with its scores, in the order in which they were rendered."""
+    found = context.store.renders_of_node(node_of(context, job_id, node).id, after=after, limit=limit)
+    link_next(request, response, {"after": found[-1].id} if len(found) == limit else None)
+    return [job_render(render) for render in found]
 
 
 @router.get("/{job_id}/trials", summary="Trials of a job", responses=responses(404))
 def trials(
     job_id: str,
+    request: Request,
+    response: Response,
     context: Ctx,
     *,
     node: NodeName = None,
     kind: TrialKind = TrialKind.SEARCH,
-    after: Annotated[int, Query(ge=-1, description="Only trials of a higher number.")] = -1,
+    after: Annotated[int, Query(ge=-1, le=MAX_ID, description="Only trials of a higher number.")] = -1,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[TrialView]:
     """Trials of one kind by number: those of the search, or one of the held-out scores."""
     record = node_of(context, job_id, node)
     found = context.store.trials(record.id, kinds=[kind], after=after, limit=limit)
+    link_next(request, response, {"after": found[-1].number} if len(found) == limit else None)
     return [trial_view(trial, record) for trial in found]
 
 
 @router.get("/{job_id}/trials/{trial_id}", summary="One trial with its renders", responses=responses(404))
-def trial(job_id: str, trial_id: int, context: Ctx) -> TrialDetail:
+def trial(job_id: str, trial_id: Annotated[int, PathParameter(ge=0, le=MAX_ID)], context: Ctx) -> TrialDetail:
     """Each probe's image and the raw number of every scorer."""
     found = context.store.trial(trial_id)
     nodes = {node.id: node for node in context.store.nodes(job_id)}
@@ -110,53 +172,60 @@ def best(job_id: str, context: Ctx, node: NodeName = None) -> TrialDetail:
     return trial_detail(found, record, context.store.renders(found.id))
 
 
-@router.post("/{job_id}/cancel", summary="Cancel a job", responses=responses(404, 409))
-def cancel(job_id: str, context: Ctx) -> JobProgress:
+@router.post("/{job_id}/cancel", summary="Cancel a job", responses=responses(404, 409, 412))
+def cancel(job_id: str, context: Ctx, store: ToChange) -> JobProgress:
     """End a job for good; its worker stops after the image it is rendering. What is stored stays."""
-    context.store.cancel_job(job_id)
+    store.cancel_job(job_id)
     return job_progress(context.store, job_id)
 
 
-@router.post("/{job_id}/pause", summary="Pause a job", responses=responses(404, 409))
-def pause(job_id: str, context: Ctx) -> JobProgress:
+@router.post("/{job_id}/pause", summary="Pause a job", responses=responses(404, 409, 412))
+def pause(job_id: str, context: Ctx, store: ToChange) -> JobProgress:
     """Stop working on it until it is resumed; the images being rendered are dropped, all else is kept."""
-    context.store.pause_job(job_id)
+    store.pause_job(job_id)
     return job_progress(context.store, job_id)
 
 
-@router.post("/{job_id}/resume", summary="Resume a paused job", responses=responses(404, 409))
-def resume(job_id: str, context: Ctx) -> JobProgress:
+@router.post("/{job_id}/resume", summary="Resume a paused job", responses=responses(404, 409, 412))
+def resume(job_id: str, context: Ctx, store: ToChange) -> JobProgress:
     """Go on with what was paused, by a person or by a node that stopped itself."""
-    context.store.resume_job(job_id)
+    store.resume_job(job_id)
     return job_progress(context.store, job_id)
 
 
-@router.post("/{job_id}/retry", summary="Go on with a failed or paused job", responses=responses(404, 409))
+@router.post(
+    "/{job_id}/retry", summary="Go on with a failed or paused job", responses=responses(404, 409, 412)
+)
 def retry(
     job_id: str,
     context: Ctx,
+    store: ToChange,
     node: Annotated[str | None, Query(description="One node only, by its name.")] = None,
 ) -> JobProgress:
     """Queue what failed or paused again. No finished trial is repeated; a failed export is only written."""
-    context.store.retry_job(job_id, node=node)
+    store.retry_job(job_id, node=node)
     return job_progress(context.store, job_id)
 
 
 @router.post(
     "/{job_id}/nodes/{node}/extend",
     summary="Search a finished node further",
-    responses=responses(404, 409, 422),
+    responses=responses(404, 409, 412, 422),
 )
-def extend(job_id: str, node: str, body: Extend, context: Ctx) -> JobProgress:
+def extend(job_id: str, node: str, body: Extend, context: Ctx, store: ToChange) -> JobProgress:
     """More trials for a node that is done; its file is made anew. Nodes that wait for it wait again."""
-    context.store.extend_node(job_id, node, body.trials)
+    store.extend_node(job_id, node, body.trials)
     return job_progress(context.store, job_id)
 
 
-@router.post("/{job_id}/leaves", summary="Add models to a running job", responses=responses(404, 409, 422))
-def leaves(job_id: str, body: AddLeaves, context: Ctx) -> JobProgress:
+@router.post(
+    "/{job_id}/leaves",
+    summary="Add models to a running job",
+    responses=responses(404, 409, 412, 422),
+)
+def leaves(job_id: str, body: AddLeaves, context: Ctx, store: ToChange) -> JobProgress:
     """Add leaves where the bracket allows it: no merge that has begun may lose its place."""
-    add_leaves(context.store, context.settings, context.catalog, job_id, body.leaves)
+    add_leaves(store, context.settings, context.catalog, job_id, body.leaves)
     return job_progress(context.store, job_id)
 
 
@@ -173,18 +242,20 @@ def clone(
         ),
     ],
     context: Ctx,
+    asker: Asker,
     response: Response,
 ) -> JobProgress:
     """A new job that asks for what this one asked for, with changes."""
-    job = clone_job(context.store, context.settings, context.catalog, job_id, changes)
+    by = submitter(asker, context.settings)
+    job = clone_job(context.store, context.settings, context.catalog, job_id, changes, **by)
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return job_progress(context.store, job.id)
 
 
-@router.post("/{job_id}/priority", summary="Change a job's priority", responses=responses(404, 422))
-def priority(job_id: str, body: Priority, context: Ctx) -> JobProgress:
+@router.post("/{job_id}/priority", summary="Change a job's priority", responses=responses(404, 412, 422))
+def priority(job_id: str, body: Priority, context: Ctx, store: ToChange) -> JobProgress:
     """Nodes of the job with the highest priority are worked on first."""
-    context.store.set_priority(job_id, body.priority)
+    store.set_priority(job_id, body.priority)
     return job_progress(context.store, job_id)
 
 
@@ -194,14 +265,27 @@ def priority(job_id: str, body: Priority, context: Ctx) -> JobProgress:
     response_class=FileResponse,
     responses=responses(404),
 )
-def artefact(job_id: str, context: Ctx, node: NodeName = None) -> FileResponse:
+def artefact(
+    job_id: str,
+    context: Ctx,
+    node: NodeName = None,
+    if_none_match: Annotated[str | None, Header(description="ETag of the file that is there.")] = None,
+) -> FileResponse:
     """The .safetensors file, once the job is done."""
     made = context.store.checkpoint(node_of(context, job_id, node).id)
     if made is None or not Path(made.path).is_file():
         raise NotFound(
             f"job {job_id} has no merged checkpoint yet, or its file is gone; GET the job for its state"
         )
-    return FileResponse(made.path, filename=f"{made.name}.safetensors", media_type="application/octet-stream")
+    headers = {"ETag": f'"{made.sha256}"'}
+    if matches(if_none_match, headers["ETag"]):
+        raise HTTPException(304, headers=headers)
+    return FileResponse(
+        made.path,
+        headers=headers,
+        filename=f"{made.name}.safetensors",
+        media_type="application/octet-stream",
+    )
 
 
 @router.get("/{job_id}/recipe", summary="The recipe of the merged checkpoint", responses=responses(404))
@@ -211,6 +295,11 @@ def recipe(job_id: str, context: Ctx, node: NodeName = None) -> dict[str, Any]:
     if made is None:
         raise NotFound(f"job {job_id} has no merged checkpoint yet; GET the job for its state")
     return made.recipe
+
+
+def submitter(asker: Identity, settings: Settings) -> dict[str, Any]:
+    """What a new job is told of who submits it: whose it is, and how many such jobs there may be."""
+    return {"submitted_by": asker.token_id, "limit": 0 if asker.role is Role.ADMIN else settings.queue_limit}
 
 
 def node_of(context: Context, job_id: str, node: str | None) -> NodeRecord:

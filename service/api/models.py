@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header, HTTPException, Request
 from fastapi.responses import FileResponse
 
 from optimizer.checkpoints import Inspection, size_of
-from service.api.context import Ctx
+from service.access.identity import identity_in
+from service.api.conditional import matches
+from service.api.context import Ctx, own_version
 from service.api.problems import responses
 from service.api.views import Health, ModelView, worker_view
 from service.images import image_path
@@ -36,25 +38,25 @@ def model(name: str, context: Ctx) -> Inspection:
     response_class=FileResponse,
     responses=responses(404),
 )
-def image(sha256: str, context: Ctx) -> FileResponse:
+def image(
+    sha256: str,
+    context: Ctx,
+    if_none_match: Annotated[str | None, Header(description="ETag of the picture that is there.")] = None,
+) -> FileResponse:
     """A render by its hash, as the trials list it."""
     path = image_path(context.settings.renders_dir, sha256)
-    # The name is the content's hash: it can never mean another picture.
-    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+    # The name is the content's hash: it can never mean another picture. Private: a shared cache between
+    # would give it to who shows no token.
+    headers = {"Cache-Control": "private, max-age=31536000, immutable", "ETag": f'"{sha256}"'}
+    if matches(if_none_match, headers["ETag"]):
+        raise HTTPException(304, headers=headers)
     return FileResponse(path, media_type="image/png", headers=headers)
 
 
 @router.get("/healthz", tags=["service"], summary="Health")
-def healthz(context: Ctx) -> Health:
-    """200 while the service and its database answer."""
-    return Health(
-        version=own_version(), workers=[worker_view(owner) for owner in sorted(context.store.owners())]
-    )
-
-
-def own_version() -> str:
-    """The installed version of autombw."""
-    try:
-        return version("autombw")
-    except PackageNotFoundError:
-        return "0+unknown"
+def healthz(request: Request, context: Ctx) -> Health:
+    """200 while the service and its database answer; who shows no needed token learns no more."""
+    owners = sorted(context.store.owners())
+    if identity_in(request.scope) is None:
+        return Health()
+    return Health(version=own_version(), workers=[worker_view(owner) for owner in owners])

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from optimizer.bracket import Bracket, levels, table
-from service.db.records import NodeRecord, RenderRecord, TrialRecord
+from service.db.records import EventRecord, NodeRecord, NodeRender, RenderRecord, TrialRecord
 from service.db.states import JobState, RenderState, TrialKind, TrialState
 
 
@@ -54,6 +54,15 @@ class RenderView(BaseModel):
     seconds: float
 
 
+class JobRender(RenderView):
+    """A render in the list of a node's."""
+
+    id: int
+    trial: int = Field(description="Id of its trial.")
+    kind: TrialKind
+    number: int = Field(description="Number of its trial.")
+
+
 class TrialDetail(TrialView):
     """A trial with its renders."""
 
@@ -87,8 +96,13 @@ class Health(BaseModel):
     """The service answers and its database does."""
 
     status: str = "ok"
-    version: str
-    workers: list[WorkerView] = Field(description="Workers that hold a node now.")
+    version: str | None = None
+    workers: list[WorkerView] | None = Field(default=None, description="Workers that hold a node now.")
+
+
+def event_view(event: EventRecord) -> EventView:
+    """An event as it is told."""
+    return EventView(**event.model_dump(include=set(EventView.model_fields)))
 
 
 def worker_view(owner: str) -> WorkerView:
@@ -138,14 +152,17 @@ def trial_view(trial: TrialRecord, node: NodeRecord) -> TrialView:
 
 def trial_detail(trial: TrialRecord, node: NodeRecord, renders: list[RenderRecord]) -> TrialDetail:
     """The same with its renders."""
-    shown = [
-        RenderView(
-            probe=r.probe,
-            image=f"/api/v1/images/{r.sha256}.png",
-            state=r.state,
-            scores=r.scores,
-            seconds=r.seconds,
-        )
-        for r in renders
-    ]
+    shown = [render_view(render) for render in renders]
     return TrialDetail(**trial_view(trial, node).model_dump(), renders=shown)
+
+
+def render_view(render: RenderRecord) -> RenderView:
+    """A render of a trial."""
+    shown = render.model_dump(include=set(RenderView.model_fields))
+    return RenderView(image=f"/api/v1/images/{render.sha256}.png", **shown)
+
+
+def job_render(render: NodeRender) -> JobRender:
+    """A render of a node."""
+    shown = render.model_dump(include=set(JobRender.model_fields))
+    return JobRender(image=f"/api/v1/images/{render.sha256}.png", **shown)

@@ -22,6 +22,7 @@ from service.cli import (
     scorers,
     screen,
     serve,
+    tokens,
     uniform,
 )
 from service.errors import Conflict, NotFound
@@ -62,6 +63,7 @@ for command in (
     local.worker,
     backup.backup,
     backup.restore,
+    tokens.audit,
 ):
     app.command()(command)
 app.command("import")(imports.import_history)
@@ -69,6 +71,7 @@ app.command(cls=screen.Lists)(screen.screen)
 app.add_typer(scorers.app, name="scorers")
 app.add_typer(probes.app, name="probes")
 app.add_typer(components.app, name="components")
+app.add_typer(tokens.app, name="token")
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def retally(
     from service.afterwards.retally import retally as judge_anew
 
     request = RetallyRequest(tally=tally, weights=_weights(weight or []), node=node)
-    with _installation(config) as (_, store):
+    with installation(config) as (_, store):
         found = judge_anew(store, job_id, request)
     if as_json:
         print_json(found.model_dump(mode="json"))
@@ -80,7 +80,7 @@ def rescore(
     scorers = [
         NewScorer(scorer=name, model=model or None, reverse=name in turned) for name, _, model in named
     ]
-    with _installation(config) as (settings, store):
+    with installation(config) as (settings, store):
         request = RescoreRequest(scorers=scorers, node=node)
         rescorer = Rescorer(store, settings, job_id, request, local=True)
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), disable=as_json) as bar:
@@ -114,7 +114,7 @@ def export(
     from service.afterwards.export import Exporter, ExportRequest
     from service.catalog import Catalog
 
-    with _installation(config) as (settings, store):
+    with installation(config) as (settings, store):
         exporter = Exporter(store, settings, Catalog(settings.models_dir), job_id)
         written = exporter.export(ExportRequest(node=node, trial=trial, output=output))
     if as_json:
@@ -154,7 +154,7 @@ def gc(
         request = CollectRequest.model_validate(given)
     except ValidationError as error:
         raise InputError(describe(error)) from error
-    with _installation(config) as (settings, store):
+    with installation(config) as (settings, store):
         found = collect(store, settings, request)
     if as_json:
         print_json(found.model_dump(mode="json"))
@@ -172,7 +172,7 @@ def report(
     """Write the report of a job, as far as it is, as one HTML file: gains, images, weights, time."""
     from service.report.page import report_html
 
-    with _installation(config) as (settings, store):
+    with installation(config) as (settings, store):
         page = report_html(store, settings, job_id, per_hour=per_hour)
     file = out or Path(f"report-{job_id}.html")
     try:
@@ -183,7 +183,8 @@ def report(
 
 
 @contextmanager
-def _installation(config: Config) -> Iterator[tuple[Settings, Store]]:
+def installation(config: Config) -> Iterator[tuple[Settings, Store]]:
+    """The settings and the open store of an installation."""
     from service.db.store import Store
 
     settings = load_settings(config)

@@ -9,15 +9,19 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scoring.errors import InputError
 from service.cli.setup import Config, configure_logging
 from service.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from service.db.store import Store
 
 log = logging.getLogger(__name__)
 RESTART_SECONDS = 1.0
@@ -37,12 +41,12 @@ def serve(
     settings = load_settings(config, **given)
     configure_logging(settings)
     listener = _listen(settings)
-    import uvicorn
-
     from service.api.app import create_app
+    from service.api.serving import server_of
 
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
+    check_bind(settings, app.state.context.store)
+    server = server_of(app)
     shown_host, shown_port = listener.getsockname()[:2]
     typer.echo(f"autombw listens on http://{shown_host}:{shown_port} (data in {settings.data_dir})")
     children = [WorkerProcess(config, device_of(settings, number)) for number in range(workers)]
@@ -109,6 +113,23 @@ def device_of(settings: Settings, number: int) -> str:
     if settings.device != "auto" or torch.cuda.device_count() < 2:
         return settings.device
     return f"cuda:{number % torch.cuda.device_count()}"
+
+
+def check_bind(settings: Settings, store: Store) -> None:
+    """Raise InputError where others than this machine would be served and there is no token for them."""
+    from service.access.identity import is_loopback
+
+    if is_loopback(settings.host):
+        return
+    now = time.time()
+    if not any(
+        token.revoked_at is None and (token.expires_at is None or token.expires_at.timestamp() > now)
+        for token in store.tokens()
+    ):
+        raise InputError(
+            f"--host {settings.host} is reached from the network, and there is no token to let anybody in; "
+            "make one first: autombw token create --role admin --name NAME"
+        )
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -1,0 +1,1 @@
+"""The page: NiceGUI mounted beside the API."""

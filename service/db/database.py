@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.db.engine import open_engine, reading
@@ -24,9 +26,9 @@ from service.db.states import (
     check_move,
     job_state_of,
 )
-from service.errors import LeaseLost, NotFound
+from service.errors import LeaseLost, NotFound, Stale
 
-WRITES = "writes"
+WRITES, SEEN = "writes", "seen"
 
 
 class Database:
@@ -40,14 +42,21 @@ class Database:
         self.engine = open_engine(url)
         upgrade(self.engine)
         self._reading_engine = reading(self.engine)
+        self._seen: int | None = None
 
     def close(self) -> None:
         """Give every connection back."""
         self.engine.dispose()
 
+    def having_seen(self, event_id: int) -> Self:
+        """The same database, for writes to a job whose newest event must still be this one, else Stale."""
+        other = copy.copy(self)
+        other._seen = event_id
+        return other
+
     @contextmanager
     def _write(self) -> Iterator[Session]:
-        options = {WRITES: True}
+        options = {WRITES: True, SEEN: self._seen}
         with Session(self.engine, expire_on_commit=False, info=options) as session, session.begin():
             yield session
 
@@ -92,7 +101,15 @@ def job_of(session: Session, job_id: str) -> Job:
     job = session.get(Job, job_id, with_for_update=session.info.get(WRITES, False))
     if job is None:
         raise NotFound(f"there is no job {job_id!r}; GET /api/v1/jobs or `autombw status` lists them")
+    seen = session.info.get(SEEN)
+    if seen is not None and seen != newest_event(session, job_id):
+        raise Stale(f"job {job_id} has changed since it was read; GET it again, then decide anew")
     return job
+
+
+def newest_event(session: Session, job_id: str) -> int:
+    """The number of the job's newest event."""
+    return session.scalar(select(func.max(Event.id)).where(Event.job_id == job_id)) or 0
 
 
 def leased_node(session: Session, lease: Lease) -> Node:

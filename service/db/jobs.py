@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.db.database import Database, job_of, leased_node, move_node, move_trial, record
+from service.db.database import Database, job_of, leased_node, move_node, move_trial, newest_event, record
 from service.db.engine import Turn, take_turn
 from service.db.models import Checkpoint, Event, Job, Node, Trial
 from service.db.records import (
@@ -33,7 +33,7 @@ from service.db.states import (
     TrialState,
 )
 from service.db.tree import is_measured, mentions, settle
-from service.errors import Conflict, NotFound
+from service.errors import Conflict, NotFound, TooMany
 
 NOTICE = "node.notice"
 
@@ -44,11 +44,13 @@ class JobStore(Database):
     def create_job(self, new: NewJob) -> JobRecord:
         """Queue a job with its nodes; those that need nothing made first are ready at once.
 
-        Raises Conflict when a job that still counts writes one of the outputs.
+        Raises Conflict when a job that still counts writes one of the outputs, and TooMany when its
+        submitter has as many jobs as it may.
         """
         with self._write() as session:
             for node in new.nodes:
                 _check_output_is_free(session, node.output)
+            _check_queue(session, new)
             job = Job(
                 id=secrets.token_hex(6),
                 name=new.name,
@@ -56,6 +58,7 @@ class JobStore(Database):
                 priority=new.priority,
                 request=new.request,
                 leaves=new.leaves,
+                submitted_by=new.submitted_by,
             )
             session.add(job)
             session.flush()
@@ -70,10 +73,14 @@ class JobStore(Database):
         with self._read() as session:
             return JobRecord.model_validate(job_of(session, job_id))
 
-    def jobs(self, *, limit: int = 100, offset: int = 0) -> list[JobRecord]:
-        """Jobs, newest first."""
+    def jobs(self, *, limit: int = 100, offset: int = 0, after: str | None = None) -> list[JobRecord]:
+        """Jobs, newest first, from the one that follows job `after`. Raises NotFound for an unknown one."""
         newest = select(Job).order_by(Job.created_at.desc(), Job.id).limit(limit).offset(offset)
         with self._read() as session:
+            if after is not None:
+                last = job_of(session, after)
+                same = (Job.created_at == last.created_at) & (Job.id > last.id)
+                newest = newest.where((Job.created_at < last.created_at) | same)
             return [JobRecord.model_validate(job) for job in session.scalars(newest)]
 
     def unfinished_job(self, request: dict[str, Any]) -> JobRecord | None:
@@ -233,9 +240,10 @@ class JobStore(Database):
             return [EventRecord.model_validate(row) for row in session.scalars(wanted.limit(limit))]
 
     def last_event_id(self, job_id: str) -> int:
-        """The number of the job's newest event."""
+        """The number of the job's newest event. Raises NotFound."""
         with self._read() as session:
-            return session.scalar(select(func.max(Event.id)).where(Event.job_id == job_id)) or 0
+            job_of(session, job_id)
+            return newest_event(session, job_id)
 
 
 def node_named(job: Job, name: str) -> Node:
@@ -272,6 +280,17 @@ def _check_output_is_free(session: Session, output: str) -> None:
     if job_id is not None:
         raise Conflict(
             f"output {output!r} belongs to job {job_id}; give another output name or cancel that job"
+        )
+
+
+def _check_queue(session: Session, new: NewJob) -> None:
+    if not new.limit or new.submitted_by is None:
+        return
+    mine = select(func.count()).where(Job.submitted_by == new.submitted_by, Job.state.not_in(JOB_FINAL))
+    if session.execute(mine).scalar_one() >= new.limit:
+        raise TooMany(
+            f"this token has {new.limit} jobs that are not over, as many as it may; wait for one to end or "
+            "cancel one"
         )
 
 

@@ -63,7 +63,8 @@ class Base(DeclarativeBase):
 class Job(Base):
     """What a person asked for: a tree of nodes (one node for a pair).
 
-    `leaves` maps the name of every leaf to the sha256 it had when the job was checked.
+    `leaves` maps the name of every leaf to the sha256 it had when the job was checked. `submitted_by` is the
+    id of a token; none where no token was asked for.
     """
 
     __tablename__ = "jobs"
@@ -76,6 +77,7 @@ class Job(Base):
     leaves: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[float] = mapped_column(default=time.time)
     ended_at: Mapped[float | None]
+    submitted_by: Mapped[str | None] = mapped_column(String(12), index=True)
     nodes: Mapped[list[Node]] = relationship(back_populates="job", order_by="Node.position")
 
 

@@ -81,6 +81,15 @@ class RenderRecord(Record):
     scores: dict[str, float]
 
 
+class NodeRender(RenderRecord):
+    """A render with the trial that it belongs to."""
+
+    id: int
+    trial: int
+    kind: TrialKind
+    number: int
+
+
 class CheckpointRecord(Record):
     id: int
     node_id: int | None
@@ -122,13 +131,16 @@ class NewNode:
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job to be queued. leaves: name -> sha256 of every leaf, in order."""
+    """A job to be queued. leaves: name -> sha256 of every leaf, in order; submitted_by: id of a token, which
+    may have `limit` jobs that are not over (0: as many as it likes)."""
 
     name: str
     request: dict[str, Any]
     leaves: dict[str, str]
     nodes: Sequence[NewNode]
     priority: int = 0
+    submitted_by: str | None = None
+    limit: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.db.database import Database, leased_node, move_trial, record
 from service.db.models import Node, Render, Score, Trial
-from service.db.records import Lease, Looks, NewRender, RenderRecord, TrialRecord
+from service.db.records import Lease, Looks, NewRender, NodeRender, RenderRecord, TrialRecord
 from service.db.states import TrialKind, TrialState
 from service.errors import NotFound
 
@@ -137,6 +137,36 @@ class TrialStore(Database):
         """What was rendered under a trial, by probe, with every scorer's number."""
         with self._read() as session:
             return render_records(session, Trial.id == trial_id).get(trial_id, [])
+
+    def renders_of_node(self, node_id: int, *, after: int = 0, limit: int = 100) -> list[NodeRender]:
+        """Renders of a node in the order of their ids, from the one after id `after`."""
+        page = (
+            select(Render, Trial.kind, Trial.number)
+            .join(Trial)
+            .where(Trial.node_id == node_id, Render.id > after)
+            .order_by(Render.id)
+            .limit(limit)
+        )
+        scores: dict[int, dict[str, float]] = defaultdict(dict)
+        with self._read() as session:
+            rows = session.execute(page).all()
+            ids = [render.id for render, _, _ in rows]
+            for score in session.scalars(select(Score).where(Score.render_id.in_(ids))):
+                scores[score.render_id][score.scorer] = score.value
+            return [
+                NodeRender(
+                    id=render.id,
+                    trial=render.trial_id,
+                    kind=kind,
+                    number=number,
+                    probe=render.probe,
+                    sha256=render.sha256,
+                    seconds=render.seconds,
+                    state=render.state,
+                    scores=scores[render.id],
+                )
+                for render, kind, number in rows
+            ]
 
     def finish_trial(
         self,

@@ -1,0 +1,54 @@
+"""The page, mounted beside the API in one application."""
+
+from __future__ import annotations
+
+import warnings
+
+from fastapi import FastAPI
+from nicegui import app as page_app
+from nicegui import ui
+from starlette.routing import Match, Mount
+from starlette.types import Scope
+
+from service.api.context import Context
+from service.dashboard import job_page, jobs_page, node_page, pictures, submit_page
+from service.dashboard.layout import MARK
+from service.dashboard.site import Site, set_site
+from service.dashboard.snapshot import Snapshot
+
+PAGES = (jobs_page, job_page, node_page, submit_page)
+"""Every module of pages registers its own when it is imported."""
+
+
+class _BesideTheApi(Mount):
+    """Everything but what can only be meant for the API: its 404 and 405 stay its own."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        path = str(scope.get("path", "")).removeprefix(str(scope.get("root_path", "")))
+        asks_for_a_page = scope.get("method", "GET") in ("GET", "HEAD") and not path.startswith("/api/")
+        return super().matches(scope) if asks_for_a_page or path.startswith("/_nicegui") else (Match.NONE, {})
+
+
+def mount_page(app: FastAPI, context: Context) -> None:
+    """Serve the page at `/` of `app`. The page of this process shows the installation mounted last."""
+    set_site(Site(context, Snapshot(context.store)))
+    app.include_router(pictures.router)
+    # At its start NiceGUI looks at every object of the process, also at those that warn when looked at.
+    warnings.filterwarnings("ignore", message=".*torch.distributed.reduce_op.*", category=FutureWarning)
+    # NiceGUI has one application per process; tests make several of ours, one after the other.
+    page_app.user_middleware.clear()
+    page_app.middleware_stack = None
+    ui.run_with(
+        app,
+        title="autombw",
+        favicon=MARK,
+        dark=None,
+        language="en-US",
+        tailwind=False,
+        reconnect_timeout=10.0,
+        binding_refresh_interval=None,
+        message_history_length=200,
+        show_welcome_message=False,
+    )
+    app.router.routes.pop()
+    app.router.routes.append(_BesideTheApi("/", page_app))

@@ -1,0 +1,1 @@
+"""One merge: how its search goes, what it found, what that looks like."""

@@ -1,0 +1,1 @@
+"""The form that queues a job."""

@@ -1,0 +1,51 @@
+"""What the page asks of the database: what changed, and figures of a whole job in one query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+
+from service.db.database import Database
+from service.db.models import Event, Node, Trial
+from service.db.records import EventRecord
+
+LATE = 200
+"""How many events back are read again: those of two jobs may be committed in another order than numbered."""
+
+
+class WatchStore(Database):
+    """The storage contract of those who watch."""
+
+    def newest_event(self) -> int:
+        """The number of the newest event of all jobs; 0 before the first."""
+        with self._read() as session:
+            return session.scalar(select(func.max(Event.id))) or 0
+
+    def events_around(self, after: int) -> list[tuple[int, str]]:
+        """(number, job) of every event after `after`, and of some before it that may have been late."""
+        wanted = select(Event.id, Event.job_id).where(Event.id > after - LATE).order_by(Event.id)
+        with self._read() as session:
+            return [(number, job_id) for number, job_id in session.execute(wanted)]
+
+    def last_events(self, job_id: str, *, kinds: Sequence[str], limit: int) -> list[EventRecord]:
+        """The newest events of a job of these kinds, the newest first."""
+        wanted = (
+            select(Event)
+            .where(Event.job_id == job_id, Event.kind.in_(kinds))
+            .order_by(Event.id.desc())
+            .limit(limit)
+        )
+        with self._read() as session:
+            return [EventRecord.model_validate(event) for event in session.scalars(wanted)]
+
+    def worked_seconds(self, job_id: str) -> dict[int, float]:
+        """Node id -> seconds that all its trials took by now, held-out ones too."""
+        wanted = (
+            select(Trial.node_id, func.coalesce(func.sum(Trial.seconds), 0.0))
+            .join(Node, Node.id == Trial.node_id)
+            .where(Node.job_id == job_id)
+            .group_by(Trial.node_id)
+        )
+        with self._read() as session:
+            return {node_id: float(seconds) for node_id, seconds in session.execute(wanted)}
