@@ -27,7 +27,7 @@ Write = Callable[[], None]
 
 
 class Recorder:
-    """Stores trials one after the other: open, renders…, then finish or fail.
+    """Stores trials one after the other: open, renders…, then finish, park or fail.
 
     Every method raises the error of an earlier write (LeaseLost, OSError, SQLAlchemyError) as soon as
     there is one; nothing is written after it. Leaving the `with` block writes all that waits.
@@ -79,6 +79,15 @@ class Recorder:
         def write() -> None:
             full = {**timings, "store": self._seconds}
             self._store.finish_trial(self._lease, self._trial_id, score, seconds, full, looks=looks)
+
+        self._put(write)
+
+    def park(self, seconds: float, timings: Mapping[str, float]) -> None:
+        """All of the open trial is rendered; its score waits for votes."""
+
+        def write() -> None:
+            full = {**timings, "store": self._seconds}
+            self._store.park_trial(self._lease, self._trial_id, seconds, full)
 
         self._put(write)
 

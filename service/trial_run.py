@@ -81,6 +81,10 @@ class Trials:
             weights = propose(self.plan.search, self.judge.blocks, number, self._told)
             proposing = time.monotonic() - started
             self._told.append(self._trial(TrialKind.SEARCH, number, weights, proposing=proposing))
+        self._end_search(reason)
+
+    def _end_search(self, reason: str) -> None:
+        """Raises InputError when no trial succeeded."""
         self.recorder.flush()
         if all(trial.score is None for trial in self._told):
             raise InputError(
@@ -134,7 +138,7 @@ class Trials:
             self._evaluate(weights, probes, scores)
             raw = [scores[i] for i in range(len(probes))]
             score = self._score(raw)
-            if kind is TrialKind.SEARCH:
+            if kind is TrialKind.SEARCH and score is not None:
                 _check_depends_on_weights(score, weights, self._told)
         except (TrialFailed, InputError) as error:
             seconds = earlier + proposing + time.monotonic() - started
@@ -146,17 +150,20 @@ class Trials:
             score = None
         else:
             seconds = earlier + proposing + time.monotonic() - started
-            looks = self._looks(kind, number, score, raw)
-            self.recorder.finish(score, seconds, self._timings(proposing), looks)
+            if score is None:
+                self.recorder.park(seconds, self._timings(proposing))
+            else:
+                looks = self._looks(kind, number, score, raw)
+                self.recorder.finish(score, seconds, self._timings(proposing), looks)
         self._elapsed += seconds
         return ToldTrial(number, weights, score)
 
-    def _score(self, raw: Sequence[Mapping[str, float]]) -> float:
-        """A trial's score from the raw numbers of its images. Raises InputError."""
-        scale = self._scale
+    def _score(self, raw: Sequence[Mapping[str, float]]) -> float | None:
+        """A trial's score from the raw numbers of its images; None while it waits. Raises InputError."""
         if self.context.node.kind is NodeKind.REFERENCE:
-            scale = measure(raw, self.plan.scorers)
-        return tally(self.plan.tally, image_scores(raw, self.plan.scorers, scale))
+            specs = self.plan.automatic
+            return tally(self.plan.tally, image_scores(raw, specs, measure(raw, specs)))
+        return tally(self.plan.tally, image_scores(raw, self.plan.scorers, self._scale))
 
     def _looks(self, kind: TrialKind, number: int, score: float, raw: Sequence[Mapping[str, float]]) -> Looks:
         """What is told of a trial beside its score."""

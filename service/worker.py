@@ -27,6 +27,7 @@ from service.node_context import ExportFailed, NodeContext, NodePaused
 from service.node_run import run_node
 from service.processes import is_alive
 from service.settings import Settings
+from service.votes.run import VotesNeeded
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 0.3
@@ -80,6 +81,8 @@ class Worker:
             run_node(NodeContext(self.settings, self.store, self.catalog, lease, node, plan, check))
         except Interrupted:
             self.store.release(lease)
+        except VotesNeeded as error:
+            self.store.await_votes(lease, error.needed, str(error))
         except NodePaused as error:
             self.store.pause_node(lease, str(error))
         except ExportFailed as error:

@@ -47,11 +47,14 @@ class JobCards:
             self._cards[line.progress.id].show(line)
 
     def _welcome(self) -> None:
-        with panel(), empty(
-            "No jobs yet",
-            "A job merges a folder of checkpoints into one better checkpoint: it tries block weights, "
-            "renders your prompts and keeps what scores best.",
-            "account_tree",
+        with (
+            panel(),
+            empty(
+                "No jobs yet",
+                "A job merges a folder of checkpoints into one better checkpoint: it tries block weights, "
+                "renders your prompts and keeps what scores best.",
+                "account_tree",
+            ),
         ):
             ui.button("New job", icon="add", on_click=lambda: ui.navigate.to("/new"))
 

@@ -128,7 +128,9 @@ class Snapshot:
                 await asyncio.sleep(POLL_SECONDS)
             except OperationalError as error:
                 log.warning("the page waits for the database: %s", error.args[0])
-                self._tell_trouble("The database does not answer. What you see is from before; it goes on by itself.")
+                self._tell_trouble(
+                    "The database does not answer. What you see is from before; it goes on by itself."
+                )
                 await asyncio.sleep(TROUBLE_SECONDS)
 
     def _forget(self) -> bool:

@@ -10,7 +10,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from service.db.states import JobState, NodeKind, NodeState, RenderState, TrialKind, TrialState
+from service.db.states import (
+    JobState,
+    NodeKind,
+    NodeState,
+    RenderState,
+    TrialKind,
+    TrialState,
+    VoteOutcome,
+)
 
 
 class Record(BaseModel):
@@ -52,6 +60,7 @@ class NodeRecord(Record):
     stop_reason: str | None
     lease: int
     lease_owner: str | None
+    votes_needed: int | None
     started_at: datetime | None
     ended_at: datetime | None
 
@@ -88,6 +97,19 @@ class NodeRender(RenderRecord):
     trial: int
     kind: TrialKind
     number: int
+
+
+class VoteRecord(Record):
+    id: int
+    node_id: int
+    key: str
+    left_trial_id: int
+    right_trial_id: int
+    probe: int
+    outcome: VoteOutcome
+    voter: str
+    counted: int | None
+    at: datetime
 
 
 class CheckpointRecord(Record):
@@ -160,6 +182,27 @@ class Looks:
 
     means: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class NewVote:
+    """What somebody said of two images of a probe. key: names the comparison that was shown."""
+
+    key: str
+    left_trial_id: int
+    right_trial_id: int
+    probe: int
+    outcome: VoteOutcome
+    voter: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What counted votes make of a trial. numbers: scorer of people -> its number of every image."""
+
+    score: float
+    numbers: Mapping[str, float]
+    looks: Looks
 
 
 @dataclass(frozen=True)

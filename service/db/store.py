@@ -7,11 +7,12 @@ from service.db.afterwards import AfterwardsStore
 from service.db.jobs import JobStore
 from service.db.leases import LeaseStore
 from service.db.trials import TrialStore
+from service.db.votes import VoteStore
 from service.db.watching import WatchStore
 
 
-class Store(JobStore, LeaseStore, TrialStore, AfterwardsStore, WatchStore, AccessStore):
-    """Jobs, leases, trials, what comes after them, and who may do what, in one SQL database.
+class Store(JobStore, LeaseStore, TrialStore, VoteStore, AfterwardsStore, WatchStore, AccessStore):
+    """Jobs, leases, trials, votes, what comes after them, and who may do what, in one SQL database.
 
     Every method is one transaction. Writes of a worker take its lease and raise LeaseLost once the
     lease is no longer the node's. `Store(url)` upgrades the schema and raises InputError on a bad URL or

@@ -9,6 +9,7 @@ import pytest
 from service.db.store import Store
 from tests.contract.concurrency_contract import ConcurrencyContract
 from tests.contract.store_contract import StoreContract
+from tests.contract.vote_contract import VoteContract
 
 
 @pytest.fixture
@@ -25,3 +26,7 @@ class TestStore(StoreContract):
 
 class TestConcurrency(ConcurrencyContract):
     """Many clients at once."""
+
+
+class TestVotes(VoteContract):
+    """What people say."""
