@@ -8,6 +8,7 @@ it costs is known by then.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from typing import Any
 
@@ -20,6 +21,10 @@ MOST_NODES = 500_000
 """Entries, keys and containers, each alias counted as all that it stands for."""
 DEEPEST = 100
 
+LONGEST_NUMBER = 400
+"""Characters; a double at its smallest has some 330."""
+
+_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-F_xob:.]*$")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -75,6 +80,8 @@ def _check_events(text: str) -> None:
             nodes += size
         elif isinstance(event, yaml.ScalarEvent):
             nodes += 1
+            if len(event.value) > LONGEST_NUMBER and event.implicit[0] and _NUMBER.match(event.value):
+                raise ValueError(f"it has a number of {len(event.value):,} digits")
             if event.anchor:
                 sizes[event.anchor] = 1
         elif isinstance(event, yaml.CollectionStartEvent):

@@ -28,7 +28,10 @@ def cell(value: object) -> object:
 
 def shown(value: object) -> str:
     """A value as an error message shows it: 80 characters at most."""
-    text = repr(value[:160] if isinstance(value, str) else value)
+    try:
+        text = repr(value[:160] if isinstance(value, str) else value)
+    except ValueError:
+        return "a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

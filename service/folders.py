@@ -8,6 +8,14 @@ from scoring.display import printable, shown
 from scoring.errors import InputError
 
 
+def exists(path: Path) -> bool:
+    """Whether there is something of this name; never an error for a name that none can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def inside(name: str, folder: Path, field: str) -> Path:
     """The file that `name` means in `folder`. Raises InputError when it lies anywhere else."""
     try:

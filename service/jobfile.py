@@ -8,6 +8,7 @@ from typing import Any
 from scoring.data_text import MOST_JSON_CHARACTERS, parse_json, parse_yaml
 from scoring.errors import InputError
 from scoring.probes import probe_data
+from service.folders import exists
 from service.search_files import put_search_files
 
 
@@ -27,7 +28,7 @@ def read_job_file(path: Path) -> dict[str, Any]:
     for scorer in request.get("scorers") or []:
         if isinstance(scorer, dict) and isinstance(scorer.get("model"), str):
             beside = folder / scorer["model"]
-            scorer["model"] = str(beside) if beside.exists() else scorer["model"]
+            scorer["model"] = str(beside) if exists(beside) else scorer["model"]
     return request
 
 
@@ -60,7 +61,11 @@ def _put_probes(spec: Any, folder: Path) -> None:
 
 def _probes(item: Any, folder: Path) -> Any:
     # Not there: the service may have a file of that name in its probes folder.
-    return probe_data(folder / item) if isinstance(item, str) and (folder / item).is_file() else item
+    return (
+        probe_data(folder / item)
+        if isinstance(item, str) and exists(folder / item) and (folder / item).is_file()
+        else item
+    )
 
 
 def _listed(probes: Any) -> list[Any]:

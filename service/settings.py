@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from scoring.data_text import parse_toml, parse_yaml
+from scoring.display import shown
 from scoring.errors import InputError
 
 
@@ -91,6 +92,9 @@ class Settings(BaseSettings):
 
     reserve_mb: int = Field(
         default=500, ge=0, description="A node pauses before a disk would have fewer MB free than this."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Lines for people, or a JSON object a line with ids as fields."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="What is logged to stderr; debug tells of every render."
@@ -172,14 +176,9 @@ def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
 def describe(error: ValidationError) -> str:
     """A validation error in one line: every place, what is wrong there, and what was given."""
     return "; ".join(
-        f"{'.'.join(str(p) for p in e['loc']) or 'value'}: {e['msg']} (got {_short(e['input'])})"
+        f"{'.'.join(str(p) for p in e['loc']) or 'value'}: {e['msg']} (got {shown(e['input'])})"
         for e in error.errors()
     )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _settings_file(file: Path | None) -> Path | None:

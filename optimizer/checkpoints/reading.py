@@ -20,7 +20,7 @@ from torch import Tensor
 
 from scoring.display import shown
 from scoring.errors import InputError
-from scoring.torch_archives import LOAD_ERRORS, check_archive
+from scoring.torch_archives import LOAD_ERRORS, load_tensors
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -253,9 +253,10 @@ def _open_safetensors(path: Path) -> CheckpointFile:
 
 
 def _open_torch_zip(path: Path) -> CheckpointFile:
-    check_archive(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        loaded = load_tensors(path, mmap=True)
+    except InputError:
+        raise
     except LOAD_ERRORS as error:
         raise InputError(
             f"{path.name} is a pickle that holds code or objects beside tensors, or is damaged; nothing of "

@@ -134,7 +134,7 @@ def _unquoted(value: str, key: str, source: str) -> str:
         )
     try:
         text = json.loads(value, strict=False)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return value.strip()
     return text if isinstance(text, str) else value.strip()
 

@@ -149,14 +149,15 @@ class DynamicThresholding(_Value):
 class Probe(_Value):
     """One image to render.
 
-    prompt, negative_prompt: at most 10,000 characters. seed: 0..2**32-1. sampler: a name of A1111's. schedule: its noise levels; None = those the sampler's name
-    ends with, or uniform; "Automatic" = those that A1111 since 1.9 chooses for the sampler. steps: 1..1000.
-    cfg_scale: >= 0; 1 follows the prompt alone, 0 the negative prompt alone. width, height: pixels, multiples
-    of 8. clip_skip: which layer of the text encoder is read, counted from the last, 1 = the last.
-    rng: whose random numbers the noise is, those of torch on a CPU or on an Nvidia GPU (which A1111 calls NV
-    or, where there is one, GPU); both are the same on every device. eta: how much noise samplers add on the
-    way, the sampler's own where None. ensd: what A1111 adds to the seed for that noise.
-    variation_strength: 0..1, how far the noise lies towards that of variation_seed. cfg_rescale: 0..1.
+    prompt, negative_prompt: at most 10,000 characters. seed: 0..2**32-1. sampler: a name of A1111's.
+    schedule: its noise levels; None = those the sampler's name ends with, or uniform; "Automatic" = those
+    that A1111 since 1.9 chooses for the sampler. steps: 1..1000. cfg_scale: >= 0; 1 follows the prompt
+    alone, 0 the negative prompt alone. width, height: pixels, multiples of 8. clip_skip: which layer of the
+    text encoder is read, counted from the last, 1 = the last. rng: whose random numbers the noise is, those
+    of torch on a CPU or on an Nvidia GPU (which A1111 calls NV or, where there is one, GPU); both are the
+    same on every device. eta: how much noise samplers add on the way, the sampler's own where None. ensd:
+    what A1111 adds to the seed for that noise. variation_strength: 0..1, how far the noise lies towards that
+    of variation_seed. cfg_rescale: 0..1.
     """
 
     prompt: Prompt

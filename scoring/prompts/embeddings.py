@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from scoring.errors import InputError
 from scoring.prompts.chunks import CHUNK_LENGTH
-from scoring.torch_archives import LOAD_ERRORS, check_archive
+from scoring.torch_archives import LOAD_ERRORS, load_tensors
 
 EMBEDDING_SUFFIXES = (".safetensors", ".pt", ".bin")
 
@@ -92,9 +90,7 @@ def _contents(path: Path) -> Any:
     try:
         if path.suffix.lower() == ".safetensors":
             return load_file(path)
-        if zipfile.is_zipfile(path):
-            check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_tensors(path)
     except InputError:
         raise
     except pickle.UnpicklingError as error:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scoring.errors import InputError
-from scoring.torch_archives import LOAD_ERRORS, check_archive
+from scoring.torch_archives import LOAD_ERRORS, load_tensors
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -28,9 +26,7 @@ def read_file(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if zipfile.is_zipfile(path):
-            check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_tensors(path)
     except InputError:
         raise
     except (SafetensorError, *LOAD_ERRORS) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from service.db.access import AccessStore
 from service.db.afterwards import AfterwardsStore
+from service.db.figures import FiguresStore
 from service.db.jobs import JobStore
 from service.db.leases import LeaseStore
 from service.db.trials import TrialStore
@@ -11,7 +12,9 @@ from service.db.votes import VoteStore
 from service.db.watching import WatchStore
 
 
-class Store(JobStore, LeaseStore, TrialStore, VoteStore, AfterwardsStore, WatchStore, AccessStore):
+class Store(
+    JobStore, LeaseStore, TrialStore, VoteStore, AfterwardsStore, WatchStore, FiguresStore, AccessStore
+):
     """Jobs, leases, trials, votes, what comes after them, and who may do what, in one SQL database.
 
     Every method is one transaction. Writes of a worker take its lease and raise LeaseLost once the

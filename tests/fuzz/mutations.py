@@ -98,7 +98,7 @@ def _changed(value: Any, draw: Random) -> Any:
         if kind < 0.08:
             return {k: v for k, v in value.items() if k != key}
         if kind < 0.16:
-            return {draw.choice(TEXTS): v if k == key else v for k, v in value.items()}
+            return {draw.choice(TEXTS) if k == key else k: v for k, v in value.items()}
         return {**value, key: _changed(value[key], draw)}
     if isinstance(value, list) and value and draw.random() < 0.85:
         at = draw.randrange(len(value))
@@ -148,7 +148,8 @@ def _safetensors(data: bytes, draw: Random) -> bytes | None:
 
 def _wrong_entry(entry: dict[str, Any], draw: Random) -> dict[str, Any]:
     shape = entry.get("shape")
-    begin, end = entry.get("data_offsets", (0, 0)) if isinstance(entry.get("data_offsets"), list) else (0, 0)
+    offsets = entry.get("data_offsets")
+    begin, end = offsets if isinstance(offsets, list) and len(offsets) == 2 else (0, 0)
     changes: Sequence[Callable[[], dict[str, Any]]] = (
         lambda: {"shape": [draw.choice(NUMBERS), *(shape if isinstance(shape, list) else [])]},
         lambda: {"shape": [-side for side in shape] if isinstance(shape, list) else -1},
@@ -162,7 +163,7 @@ def _wrong_entry(entry: dict[str, Any], draw: Random) -> dict[str, Any]:
     )
     try:
         return draw.choice(changes)()
-    except TypeError:  # the entry is wrong already
+    except (TypeError, ValueError):  # the entry is wrong already
         return {}
 
 

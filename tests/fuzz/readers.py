@@ -21,8 +21,8 @@ from optimizer.formats.mbwrt_history import history_csv, read_history
 from optimizer.formats.mbwrt_recipe import prove, read_mbwrt_recipe
 from optimizer.formats.merge_metadata import ancestry_of, read_ancestry
 from optimizer.formats.presets import read_presets
-from scoring.probes import Places, Probe, read_probe_file, to_infotext
 from scoring.errors import InputError
+from scoring.probes import Places, Probe, read_probe_file, to_infotext
 from scoring.probes.checked import checked_probe
 from scoring.prompts.composition import compose
 from scoring.prompts.emphasis import parse_emphasis

@@ -1,0 +1,23 @@
+"""Hooks for OpenTelemetry: spans of a job's node, its trials and their batches.
+
+Only the API is needed, which does nothing by itself. Whoever wants traces installs an SDK and an exporter and
+starts the worker under `opentelemetry-instrument`, or configures them where the worker is embedded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry import trace
+from opentelemetry.trace import Span
+
+_tracer = trace.get_tracer("autombw")
+
+
+@contextmanager
+def span(name: str, **attributes: str | int | float | bool) -> Iterator[Span]:
+    """A span below the present one; attributes are named `autombw.<name>`. An error that leaves it is told."""
+    told = {f"autombw.{key}": value for key, value in attributes.items()}
+    with _tracer.start_as_current_span(name, attributes=told) as current:
+        yield current
