@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import _weights_only_unpickler
 
 from scoring.errors import InputError
 
@@ -34,13 +36,23 @@ def load_tensors(path: Path, *, mmap: bool = False) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
-def _refusal(reason: str) -> str:
-    return reason[:300]
+class _Unpickler(_weights_only_unpickler.Unpickler):  # type: ignore[misc]
+    """Says in few words why it refuses.
+
+    On every refusal torch looks for advice, by patterns that take the square of the length of what was said,
+    and the file decides that length: 80 kB of a name took half a minute.
+    """
+
+    def load(self) -> Any:
+        try:
+            return super().load()
+        except pickle.UnpicklingError as error:
+            raise pickle.UnpicklingError(str(error)[:300]) from error
 
 
-# On every refusal torch looks for advice, by patterns that take the square of a length which the file decides;
-# and the advice is to run the file.
-torch.serialization._get_wo_message = _refusal  # type: ignore[attr-defined]
+_weights_only_unpickler.Unpickler = _Unpickler
+# It would switch off `weights_only`, whatever the caller says.
+os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
 
 
 def _check_archive(path: Path) -> None:

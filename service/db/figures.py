@@ -38,7 +38,7 @@ class Figures:
     """An installation at one moment.
 
     trial_failures: reason -> how many. node_reasons: (state, reason) of failed and paused nodes -> how many.
-    renders_per_second: over the last minute. queue_seconds: how long the oldest ready node has waited, 0 where
+    renders_per_second: over the last minute. queue_seconds: for how long the oldest ready node waits, 0 where
     none does.
     """
 

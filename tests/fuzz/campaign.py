@@ -26,7 +26,7 @@ _ALARM_SECONDS = 30.0
 
 @dataclass
 class Findings:
-    """read: understood; refused: an InputError; crashes and slow: reader, number of the file, what happened."""
+    """read: understood; refused: an InputError; crashes, slow: reader, number of the file, what happened."""
 
     read: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
