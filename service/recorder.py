@@ -22,6 +22,7 @@ from service.db.records import Lease, Looks, NewRender
 from service.db.states import TrialKind
 from service.db.store import Store
 from service.images import store_images
+from service.logs import with_fields
 
 Write = Callable[[], None]
 
@@ -41,7 +42,7 @@ class Recorder:
         self._batch_stored.set()
         self._trial_id = -1
         self._seconds = 0.0
-        self._thread = threading.Thread(target=self._write_all, name="recorder", daemon=True)
+        self._thread = threading.Thread(target=with_fields(self._write_all), name="recorder", daemon=True)
 
     def __enter__(self) -> Recorder:
         self._thread.start()

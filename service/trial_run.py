@@ -22,9 +22,11 @@ from scoring.reward import Scale, image_scores, measure, tally
 from scoring.watch import Judged, watch_warnings
 from service.db.records import Looks, TrialRecord
 from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind, TrialState
+from service.logs import about
 from service.node_context import NodeContext, NodePaused
 from service.recorder import Recorder
 from service.scale import scale_of
+from service.tracing import span, traced
 
 log = logging.getLogger(__name__)
 FAILURES_TO_PAUSE = 3
@@ -80,7 +82,9 @@ class Trials:
             number = len(self._told)
             weights = propose(self.plan.search, self.judge.blocks, number, self._told)
             proposing = time.monotonic() - started
-            self._told.append(self._trial(TrialKind.SEARCH, number, weights, proposing=proposing))
+            with about(trial=number), span("trial", job=self.context.lease.job_id, number=number):
+                told = self._trial(TrialKind.SEARCH, number, weights, proposing=proposing)
+            self._told.append(told)
         self._end_search(reason)
 
     def _end_search(self, reason: str) -> None:
@@ -221,7 +225,8 @@ class Trials:
         if not missing:
             return
         try:
-            for batch in self.judge.evaluate(weights, probes, missing, self._between_steps):
+            made = self.judge.evaluate(weights, probes, missing, self._between_steps)
+            for batch in traced(made, "render batch"):
                 log.debug("rendered probes %s of node %d", [r.probe for r in batch], self.node_id)
                 self.recorder.renders(batch)
                 scores.update({rendered.probe: rendered.scores for rendered in batch})

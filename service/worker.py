@@ -23,11 +23,13 @@ from service.errors import Interrupted, LeaseLost
 from service.heartbeat import Heartbeat
 from service.images import sweep_temporaries
 from service.jobs import NodePlan
+from service.logs import about
 from service.node_context import ExportFailed, NodeContext, NodePaused
 from service.node_run import run_node
 from service.presence import Presence
 from service.processes import is_alive
 from service.settings import Settings
+from service.tracing import span
 from service.votes.run import VotesNeeded
 
 log = logging.getLogger(__name__)
@@ -66,9 +68,13 @@ class Worker:
         lease = self.store.lease_node(self.owner, self.settings.lease_seconds, job_id=job_id)
         if lease is None:
             return False
-        log.info("node %d of job %s, lease %d", lease.node_id, lease.job_id, lease.number)
-        with Heartbeat(self.store, lease, self.settings.lease_seconds) as heartbeat:
-            self._work(lease, lambda: self._check(lease, heartbeat))
+        with (
+            about(job=lease.job_id, node=lease.node_id),
+            span("node", job=lease.job_id, node=lease.node_id),
+        ):
+            log.info("node %d of job %s, lease %d", lease.node_id, lease.job_id, lease.number)
+            with Heartbeat(self.store, lease, self.settings.lease_seconds) as heartbeat:
+                self._work(lease, lambda: self._check(lease, heartbeat))
         return True
 
     def _work(self, lease: Lease, check: Callable[[], None]) -> None:

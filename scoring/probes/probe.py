@@ -29,6 +29,8 @@ def _multiple_of_8(size: int) -> int:
 
 Pixels = Annotated[int, Field(ge=0, le=16384), AfterValidator(_multiple_of_8)]
 Side = Annotated[int, Field(gt=0, le=16384), AfterValidator(_multiple_of_8)]
+# Reading nested brackets takes the square of their number.
+Prompt = Annotated[str, Field(max_length=10_000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Sampler = Annotated[str, AfterValidator(check_sampler)]
 Schedule = Literal[
@@ -82,8 +84,8 @@ class Hires(_Sampled):
     sampler: Sampler | None = None
     schedule: Schedule | None = None
     cfg_scale: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    prompt: str | None = None
-    negative_prompt: str | None = None
+    prompt: Prompt | None = None
+    negative_prompt: Prompt | None = None
 
 
 class FreeUStage(_Value):
@@ -165,19 +167,20 @@ class DynamicThresholding(_Value):
 class Probe(_Sampled):
     """One image to render.
 
-    seed: 0..2**32-1. sampler: a name of A1111's. schedule: its noise levels; None = those the sampler's name
-    ends with, or uniform (naming these gives None); "Automatic" = those that A1111 since 1.9 chooses for the
-    sampler. steps: 1..1000.
-    cfg_scale: >= 0; 1 follows the prompt alone, 0 the negative prompt alone. width, height: pixels, multiples
-    of 8. clip_skip: which layer of the text encoder is read, counted from the last, 1 = the last.
-    rng: whose random numbers the noise is, those of torch on a CPU or on an Nvidia GPU (which A1111 calls NV
-    or, where there is one, GPU); both are the same on every device. eta: how much noise samplers add on the
-    way, the sampler's own where None. ensd: what A1111 adds to the seed for that noise.
-    variation_strength: 0..1, how far the noise lies towards that of variation_seed. cfg_rescale: 0..1.
+    prompt, negative_prompt: at most 10,000 characters. seed: 0..2**32-1. sampler: a name of A1111's.
+    schedule: its noise levels; None = those the sampler's name ends with, or uniform (naming
+    these gives None); "Automatic" = those
+    that A1111 since 1.9 chooses for the sampler. steps: 1..1000. cfg_scale: >= 0; 1 follows the prompt
+    alone, 0 the negative prompt alone. width, height: pixels, multiples of 8. clip_skip: which layer of the
+    text encoder is read, counted from the last, 1 = the last. rng: whose random numbers the noise is, those
+    of torch on a CPU or on an Nvidia GPU (which A1111 calls NV or, where there is one, GPU); both are the
+    same on every device. eta: how much noise samplers add on the way, the sampler's own where None. ensd:
+    what A1111 adds to the seed for that noise. variation_strength: 0..1, how far the noise lies towards that
+    of variation_seed. cfg_rescale: 0..1.
     """
 
-    prompt: str
-    negative_prompt: str = ""
+    prompt: Prompt
+    negative_prompt: Prompt = ""
     seed: int = Field(ge=0, le=MAX_SEED)
     sampler: Sampler = "DPM++ 2M Karras"
     schedule: Schedule | None = None

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from scoring.display import printable
 from scoring.errors import InputError
 from service.cli import (
     afterwards,
@@ -81,5 +82,5 @@ def main() -> None:
     try:
         app()
     except (InputError, NotFound, Conflict) as error:
-        typer.echo(f"autombw: {error}", err=True)
+        typer.echo(f"autombw: {printable(str(error), lines=True)}", err=True)
         sys.exit(2)

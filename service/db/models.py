@@ -147,7 +147,11 @@ class Trial(Base):
     """
 
     __tablename__ = "trials"
-    __table_args__ = (UniqueConstraint("node_id", "kind", "number"),)
+    __table_args__ = (
+        UniqueConstraint("node_id", "kind", "number"),
+        # The metrics count trials by state; the rows themselves are long.
+        Index("ix_trials_state", "state"),
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     node_id: Mapped[int] = mapped_column(ForeignKey("nodes.id"))

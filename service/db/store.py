@@ -5,6 +5,7 @@ from __future__ import annotations
 from service.db.access import AccessStore
 from service.db.afterwards import AfterwardsStore
 from service.db.gallery import GalleryStore
+from service.db.figures import FiguresStore
 from service.db.jobs import JobStore
 from service.db.leases import LeaseStore
 from service.db.trials import TrialStore
@@ -23,6 +24,7 @@ class Store(
     AccessStore,
     WorkerStore,
     GalleryStore,
+    FiguresStore,
 ):
     """Jobs, leases, trials, votes, what comes after them, and who may do what, in one SQL database.
 
