@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from threadpoolctl import ThreadpoolController
 
 from optimizer.blocks import BlockWeights, uniform
+from optimizer.space import Point, Space, SpaceSettings
 from optimizer.warm_start import (
     ImportedTrial,
     StartPoint,
@@ -78,6 +79,10 @@ class SearchSettings(BaseModel):
         description="Stop after this many trials in a row that did not improve the best score.",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="The same seed gives the same trials.")
+    space: SpaceSettings = Field(
+        default_factory=SpaceSettings,
+        description="Constraints: blocks frozen, bounded, tied, symmetric (docs/constraints.md).",
+    )
     start: list[StartPoint] = Field(
         default_factory=list,
         description="Block weights to try first, after the baselines: names of presets (GRAD_V, …), weights "
@@ -123,17 +128,37 @@ def propose(
     name = baseline_name(number)
     if name is not None:
         return uniform(blocks, BASELINES[name])
+    space = Space.of(settings.space, blocks)
     if number < _first_proposed(settings):
-        return start_weights(settings.start[number - len(BASELINES)], blocks, settings.imported)
-    history = sorted((t for t in told if t.number < number and t.score is not None), key=lambda t: t.number)
+        point = start_weights(settings.start[number - len(BASELINES)], blocks, settings.imported)
+        return space.nearest(point)
+    before = [t for t in told if t.number < number]
+    middle = uniform(blocks, BASELINES["uniform"])
+    centre = space.nearest(middle)
+    if not space.contains(middle) and all(t.weights != centre for t in before):
+        # Every sampler is told the middle first: the uniform merge, or what is closest to it.
+        return centre
+    return space.weights(_proposed(settings, space, number, before))
+
+
+def _proposed(settings: SearchSettings, space: Space, number: int, before: Sequence[ToldTrial]) -> Point:
+    """What the sampler proposes, of what it is told: the trials of the space, as points of it."""
+    history = sorted(
+        (
+            replace(t, weights=space.point(t.weights))
+            for t in before
+            if t.score is not None and space.contains(t.weights)
+        ),
+        key=lambda t: t.number,
+    )
     # Threads gain nothing on such small matrices; on a busy machine they wait for each other, ten times as
     # long as it takes.
     with _thread_pools().limit(limits=1):
         if settings.sampler == "cmaes":
-            return _evolved(settings, blocks, number, history)
-        told_before = _imported(settings, blocks, history)
+            return _evolved(settings, space, number, history)
+        told_before = _imported(settings, space, history)
         informing = informative([*told_before, *history], MOST_TOLD[settings.sampler])
-        return _sampled(settings, blocks, number, informing)
+        return _sampled(settings, space.names, number, informing)
 
 
 def informative(history: Sequence[ToldTrial], most: int) -> list[ToldTrial]:
@@ -154,11 +179,16 @@ def stop_reason(settings: SearchSettings, told: Sequence[ToldTrial], elapsed_sec
         return f"all {settings.trials} trials are done"
     if settings.seconds is not None and elapsed_seconds >= settings.seconds:
         return f"the time budget of {settings.seconds:g} s is used up"
-    best = best_trial(told)
+    best = best_trial([trial for trial in told if may_win(settings, trial.weights)])
     if settings.patience is None or best is None:
         return None
     since = sum(t.number > max(best.number, _first_proposed(settings) - 1) for t in told)
     return f"no improvement in {since} trials" if since >= settings.patience else None
+
+
+def may_win(settings: SearchSettings, weights: BlockWeights) -> bool:
+    """Whether a trial of these weights can win: a baseline outside the space is only to be beaten."""
+    return settings.space.is_whole or Space.of(settings.space, list(weights)).contains(weights)
 
 
 def best_trial(told: Sequence[ToldTrial]) -> ToldTrial | None:
@@ -178,17 +208,17 @@ def _seed(settings: SearchSettings, number: int) -> int:
 
 
 def _sampled(
-    settings: SearchSettings, blocks: Sequence[str], number: int, history: Sequence[ToldTrial]
-) -> BlockWeights:
+    settings: SearchSettings, names: Sequence[str], number: int, history: Sequence[ToldTrial]
+) -> Point:
     """What Optuna's sampler proposes after `history`."""
     # One object for all: the storage copies every trial deeply, and a shared part only once.
-    space: dict[str, BaseDistribution] = dict.fromkeys(blocks, FloatDistribution(0.0, 1.0))
+    space: dict[str, BaseDistribution] = dict.fromkeys(names, FloatDistribution(0.0, 1.0))
     study = optuna.create_study(direction="maximize", sampler=_sampler(settings, number))
     study.add_trials(
         create_trial(value=trial.score, params=dict(trial.weights), distributions=space) for trial in history
     )
     params = study.ask(space).params
-    return {block: float(params[block]) for block in blocks}
+    return {name: float(params[name]) for name in names}
 
 
 def _sampler(settings: SearchSettings, number: int) -> BaseSampler:
@@ -206,40 +236,38 @@ def _sampler(settings: SearchSettings, number: int) -> BaseSampler:
             return RandomSampler(seed=seed)
 
 
-def _evolved(
-    settings: SearchSettings, blocks: Sequence[str], number: int, history: Sequence[ToldTrial]
-) -> BlockWeights:
+def _evolved(settings: SearchSettings, space: Space, number: int, history: Sequence[ToldTrial]) -> Point:
     """What CMA-ES (Hansen 2016) proposes after `history`, of which every six proposals are a generation.
 
     It begins around the uniform merge, and again whenever it has converged.
     """
     own = [trial for trial in history if trial.number >= _first_proposed(settings)]
     seed = _seed(settings, number)
-    evolution = _first_evolution(settings, blocks, seed)
+    evolution = _first_evolution(settings, space, seed)
     for start in range(0, len(own) - POPULATION + 1, POPULATION):
-        evolution.tell([(_point(t, blocks), -_score(t)) for t in own[start : start + POPULATION]])
+        evolution.tell([(_vector(t.weights), -_score(t)) for t in own[start : start + POPULATION]])
         if evolution.should_stop():
-            evolution = _new_evolution(len(blocks), seed)
-    return dict(zip(blocks, map(float, evolution.ask()), strict=True))
+            evolution = _new_evolution(len(space.names), seed)
+    return dict(zip(space.names, map(float, evolution.ask()), strict=True))
 
 
-def _first_evolution(settings: SearchSettings, blocks: Sequence[str], seed: int) -> CMA:
+def _first_evolution(settings: SearchSettings, space: Space, seed: int) -> CMA:
     """Where the imported trials were good (WS-CMA-ES, Nomura et al. 2021); else as every new one begins.
 
     It asks the order of their scores alone, so their scale does not matter.
     """
     if len(settings.imported) < _FEWEST_TO_BEGIN_WITH:
-        return _new_evolution(len(blocks), seed)
+        return _new_evolution(len(space.names), seed)
     from cmaes import CMA, get_warm_start_mgd
 
-    earlier = [(_here(trial, blocks), -trial.score) for trial in settings.imported]
+    earlier = [(_vector(_here(trial, space)), -trial.score) for trial in settings.imported]
     mean, sigma, covariance = get_warm_start_mgd(earlier)
     return CMA(
         mean=mean,
         sigma=sigma,
         cov=covariance,
-        bounds=np.array([[0.0, 1.0]] * len(blocks)),
-        n_max_resampling=10 * len(blocks),
+        bounds=np.array([[0.0, 1.0]] * len(mean)),
+        n_max_resampling=10 * len(mean),
         seed=seed,
         population_size=POPULATION,
     )
@@ -259,22 +287,23 @@ def _new_evolution(dimensions: int, seed: int) -> CMA:
     )
 
 
-def _imported(settings: SearchSettings, blocks: Sequence[str], own: Sequence[ToldTrial]) -> list[ToldTrial]:
+def _imported(settings: SearchSettings, space: Space, own: Sequence[ToldTrial]) -> list[ToldTrial]:
     """The imported trials as told ones, with numbers before this search's first.
 
-    own: the scored trials of this search so far. Their scores scale the imported ones; and weights that were
-    evaluated here, or that are those of another imported trial in these blocks, are not told twice.
+    One outside the space stands at the nearest point of it: samplers take imported scores for rough ones.
+    own: the scored trials of this search so far. Their scores scale the imported ones; and points that were
+    evaluated here, or that are those of another imported trial, are not told twice.
     """
     scores: list[float] | None = [trial.score for trial in settings.imported]
     if settings.imported and settings.imported_scores == "rescaled":
         scores = rescaled([trial.score for trial in settings.imported], [_score(trial) for trial in own])
-    known = {tuple(trial.weights[block] for block in blocks) for trial in own}
+    known = {tuple(trial.weights[name] for name in space.names) for trial in own}
     told: list[ToldTrial] = []
     for number, (trial, score) in enumerate(zip(settings.imported, scores or [], strict=False)):
-        weights = weights_here(trial.weights, blocks)
-        if (point := tuple(weights.values())) not in known:
-            known.add(point)
-            told.append(ToldTrial(number - len(settings.imported), weights, score))
+        point = _here(trial, space)
+        if (place := tuple(point.values())) not in known:
+            known.add(place)
+            told.append(ToldTrial(number - len(settings.imported), point, score))
     return told
 
 
@@ -283,12 +312,12 @@ def _first_proposed(settings: SearchSettings) -> int:
     return len(BASELINES) + len(settings.start)
 
 
-def _here(trial: ImportedTrial, blocks: Sequence[str]) -> NDArray[np.float64]:
-    return np.array(list(weights_here(trial.weights, blocks).values()))
+def _here(trial: ImportedTrial, space: Space) -> Point:
+    return space.point(weights_here(trial.weights, space.blocks))
 
 
-def _point(trial: ToldTrial, blocks: Sequence[str]) -> NDArray[np.float64]:
-    return np.array([trial.weights[block] for block in blocks])
+def _vector(point: Point) -> NDArray[np.float64]:
+    return np.array(list(point.values()))
 
 
 @cache

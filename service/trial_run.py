@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 
 from optimizer.blocks import BlockWeights, check_weights, uniform
-from optimizer.search import BASELINES, ToldTrial, propose, stop_reason
+from optimizer.search import BASELINES, ToldTrial, may_win, propose, stop_reason
 from optimizer.trial import Rendered, StageSeconds
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
@@ -71,8 +71,8 @@ class Trials:
         Raises NodePaused after too many failures in a row, InputError when no trial succeeded.
         """
         ended = self.store.ended_trials(self.node_id)
-        self._told = [ToldTrial(number, weights, score) for number, weights, score, _ in ended]
-        self._elapsed = sum(seconds for *_, seconds in ended)
+        self._told = [ToldTrial(trial.number, trial.weights, trial.score) for trial in ended]
+        self._elapsed = sum(trial.seconds or 0.0 for trial in ended)
         self._check_same_blocks()
         while (reason := stop_reason(self.plan.search, self._told, self._elapsed)) is None:
             self.context.check()
@@ -82,10 +82,10 @@ class Trials:
             proposing = time.monotonic() - started
             self._told.append(self._trial(TrialKind.SEARCH, number, weights, proposing=proposing))
         self.recorder.flush()
-        if all(trial.score is None for trial in self._told):
-            raise InputError(
-                f"no trial succeeded ({reason}): the trials say why; submit a job without that cause"
-            )
+        if self.store.best_trial(self.node_id) is None:
+            scored = any(trial.score is not None for trial in self._told)
+            what = "no trial within search.space succeeded" if scored else "no trial succeeded"
+            raise InputError(f"{what} ({reason}): the trials say why; submit a job without that cause")
         self.store.end_search(self.context.lease, reason)
 
     def single(self) -> float:
@@ -146,7 +146,7 @@ class Trials:
             score = None
         else:
             seconds = earlier + proposing + time.monotonic() - started
-            looks = self._looks(kind, number, score, raw)
+            looks = self._looks(kind, number, weights, raw, score)
             self.recorder.finish(score, seconds, self._timings(proposing), looks)
         self._elapsed += seconds
         return ToldTrial(number, weights, score)
@@ -158,13 +158,21 @@ class Trials:
             scale = measure(raw, self.plan.scorers)
         return tally(self.plan.tally, image_scores(raw, self.plan.scorers, scale))
 
-    def _looks(self, kind: TrialKind, number: int, score: float, raw: Sequence[Mapping[str, float]]) -> Looks:
+    def _looks(
+        self,
+        kind: TrialKind,
+        number: int,
+        weights: BlockWeights,
+        raw: Sequence[Mapping[str, float]],
+        score: float,
+    ) -> Looks:
         """What is told of a trial beside its score."""
         names = [spec.scorer for spec in self.plan.judges]
         means = {name: fmean(scores[name] for scores in raw) for name in names}
         trial = Judged(f"trial {number}", score, raw)
         baselines = self._baselines(kind, number)
-        return Looks(means, watch_warnings(trial, baselines, self.plan.watch, self.plan.guards))
+        warnings = watch_warnings(trial, baselines, self.plan.watch, self.plan.guards)
+        return Looks(means, warnings, not weights or may_win(self.plan.search, weights))
 
     def _baselines(self, kind: TrialKind, number: int) -> Sequence[Judged]:
         """What a trial is compared with by the watch; nothing where it is a baseline itself."""

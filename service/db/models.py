@@ -129,8 +129,10 @@ class Node(Base):
 class Trial(Base):
     """One set of block weights of a node with its score (the tally); no score unless it is done.
 
-    `means` are the raw numbers of every scorer in the mean over the probes, and `warnings` what the watch
-    says (scoring/watch.py), as it ended; no warnings are NULL.
+    `may_win` is false for what is only to be beaten: a baseline outside of the space that is searched. A
+    stopped trial has instead of a score an `estimate` of it with its `standard_error`, from `probes_seen` of
+    the node's probes (optimizer/racing.py). `means` are the raw numbers of every scorer in the mean
+    over the probes, and `warnings` what the watch says (scoring/watch.py), as it ended; none are NULL.
     """
 
     __tablename__ = "trials"
@@ -143,6 +145,10 @@ class Trial(Base):
     state: Mapped[TrialState] = mapped_column(state_column(TrialState), default=TrialState.OPEN)
     weights: Mapped[dict[str, Any]]
     score: Mapped[float | None]
+    may_win: Mapped[bool] = mapped_column(default=True)
+    estimate: Mapped[float | None]
+    standard_error: Mapped[float | None]
+    probes_seen: Mapped[int | None]
     reason: Mapped[str | None]
     seconds: Mapped[float | None]
     timings: Mapped[dict[str, Any] | None]

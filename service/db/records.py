@@ -64,6 +64,10 @@ class TrialRecord(Record):
     state: TrialState
     weights: dict[str, float]
     score: float | None
+    may_win: bool
+    estimate: float | None
+    standard_error: float | None
+    probes_seen: int | None
     reason: str | None
     seconds: float | None
     timings: dict[str, float] | None
@@ -71,6 +75,17 @@ class TrialRecord(Record):
     warnings: list[str] | None
     created_at: datetime
     ended_at: datetime | None
+
+
+class EndedTrial(Record):
+    """A search trial as the search itself needs it: with a score when it is done, or with an estimate."""
+
+    number: int
+    weights: dict[str, float]
+    score: float | None
+    estimate: float | None
+    standard_error: float | None
+    seconds: float | None
 
 
 class RenderRecord(Record):
@@ -144,10 +159,11 @@ class NewRender:
 @dataclass(frozen=True)
 class Looks:
     """What is told of a trial beside its score. means: scorer -> raw number in the mean over the probes;
-    warnings: of the watch, in words."""
+    warnings: of the watch, in words; may_win: False for what is only to be beaten."""
 
     means: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    may_win: bool = True
 
 
 @dataclass(frozen=True)

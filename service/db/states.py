@@ -39,6 +39,7 @@ class NodeState(StrEnum):
 class TrialState(StrEnum):
     OPEN = "open"
     DONE = "done"
+    STOPPED = "stopped"  # by racing, before all probes were rendered: an estimate and no score
     FAILED = "failed"
     CANCELLED = "cancelled"
 
@@ -95,11 +96,17 @@ NODE_MOVES: Mapping[NodeState, frozenset[NodeState]] = {
 }
 
 TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
-    TrialState.OPEN: frozenset({TrialState.DONE, TrialState.FAILED, TrialState.CANCELLED}),
+    TrialState.OPEN: frozenset(
+        {TrialState.DONE, TrialState.STOPPED, TrialState.FAILED, TrialState.CANCELLED}
+    ),
     TrialState.DONE: frozenset(),
+    TrialState.STOPPED: frozenset(),
     TrialState.FAILED: frozenset(),
     TrialState.CANCELLED: frozenset(),
 }
+
+TRIAL_ENDED = (TrialState.DONE, TrialState.STOPPED, TrialState.FAILED)
+"""States of a trial that counts in the search."""
 
 RENDER_MOVES: Mapping[RenderState, frozenset[RenderState]] = {
     RenderState.STORED: frozenset({RenderState.COLLECTED}),
