@@ -1,33 +1,24 @@
 """The search of one pair: which block weights to try next, and when to stop.
 
-The next trial is a pure function of (settings, trial number, trials told so far). Optuna forgets its
-samplers' random state on restart (optuna#5919), so the study is built anew for every proposal from the
-trials that our own store kept, with a sampler seeded from (study seed, trial number). A search that was
-killed twenty times proposes what an undisturbed one proposes.
-
-CMA-ES is asked without Optuna, whose sampler keeps the evolution in the trials that it proposed itself:
-to bring it back, every trial has to be proposed again (30 s at 6,000 trials, growing with their square).
+The next trial is a pure function of (settings, trial number, trials told so far): what a sampler knows is
+built anew for every proposal from the trials that our own store kept, with a seed from (study seed, trial
+number). A search that was killed twenty times proposes what an undisturbed one proposes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-import numpy as np
-import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
-from optuna.trial import create_trial
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from threadpoolctl import ThreadpoolController
 
 from optimizer.blocks import BlockWeights, uniform
+from optimizer.samplers.evolution import evolved
+from optimizer.samplers.of_optuna import sampled
+from optimizer.samplers.told import ToldTrial, informative, score_of, seed_of
 from optimizer.space import Point, Space, SpaceSettings
 from optimizer.warm_start import (
     ImportedTrial,
@@ -39,9 +30,18 @@ from optimizer.warm_start import (
     weights_here,
 )
 
-if TYPE_CHECKING:
-    from cmaes import CMA
-    from numpy.typing import NDArray
+__all__ = [
+    "BASELINES",
+    "MOST_TOLD",
+    "SamplerName",
+    "SearchSettings",
+    "ToldTrial",
+    "baseline_name",
+    "best_trial",
+    "may_win",
+    "propose",
+    "stop_reason",
+]
 
 SamplerName = Literal["gp", "tpe", "cmaes", "random"]
 # Trials 0, 1 and 2 of every node: what a winner has to beat.
@@ -51,13 +51,6 @@ BASELINES: dict[str, float] = {"a": 0.0, "b": 1.0, "uniform": 0.5}
 # takes 0.5 s after 300 trials and 5 s after 1,000, TPE 0.15 s after 1,000 and 1.8 s after 10,000
 # (`python -m benchmarks.propose --quick`). What is random needs to know none.
 MOST_TOLD: dict[SamplerName, int] = {"gp": 300, "tpe": 1000, "random": 0}
-# Of CMA-ES: how many trials are one generation.
-POPULATION = 6
-# WS-CMA-ES looks at the best tenth of what it is told.
-_FEWEST_TO_BEGIN_WITH = 10
-
-# A study per proposal would otherwise announce itself in the log every time.
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class SearchSettings(BaseModel):
@@ -106,15 +99,6 @@ class SearchSettings(BaseModel):
         return self
 
 
-@dataclass(frozen=True)
-class ToldTrial:
-    """A trial that ended. `score` is None when it failed: it then informs nobody."""
-
-    number: int
-    weights: BlockWeights
-    score: float | None
-
-
 def baseline_name(number: int) -> str | None:
     """ "a", "b", "uniform" for trials 0, 1, 2; None for a trial that the sampler proposes."""
     names = list(BASELINES)
@@ -132,7 +116,7 @@ def propose(
     if number < _first_proposed(settings):
         point = start_weights(settings.start[number - len(BASELINES)], blocks, settings.imported)
         return space.nearest(point)
-    before = [t for t in told if t.number < number]
+    before = sorted((t for t in told if t.number < number), key=lambda t: t.number)
     middle = uniform(blocks, BASELINES["uniform"])
     centre = space.nearest(middle)
     if not space.contains(middle) and all(t.weights != centre for t in before):
@@ -142,35 +126,25 @@ def propose(
 
 
 def _proposed(settings: SearchSettings, space: Space, number: int, before: Sequence[ToldTrial]) -> Point:
-    """What the sampler proposes, of what it is told: the trials of the space, as points of it."""
-    history = sorted(
-        (
-            replace(t, weights=space.point(t.weights))
-            for t in before
-            if t.score is not None and space.contains(t.weights)
-        ),
-        key=lambda t: t.number,
-    )
+    """The point of the space that the sampler proposes, told of the trials within it."""
+    history = [_in_space(t, space) for t in before if t.informs and space.contains(t.weights)]
+    seed = seed_of(settings.seed, number)
     # Threads gain nothing on such small matrices; on a busy machine they wait for each other, ten times as
     # long as it takes.
     with _thread_pools().limit(limits=1):
         if settings.sampler == "cmaes":
-            return _evolved(settings, space, number, history)
-        told_before = _imported(settings, space, history)
-        informing = informative([*told_before, *history], MOST_TOLD[settings.sampler])
-        return _sampled(settings, space.names, number, informing)
-
-
-def informative(history: Sequence[ToldTrial], most: int) -> list[ToldTrial]:
-    """At most `most` of the trials, in the same order: the best ones, and as many of the latest others.
-
-    history: trials with a score, by number.
-    """
-    best = sorted(history, key=_score, reverse=True)[: most - most // 2]
-    kept = {trial.number for trial in best}
-    others = [trial for trial in history if trial.number not in kept]
-    kept.update(trial.number for trial in others[max(0, len(others) - most // 2) :])
-    return [trial for trial in history if trial.number in kept]
+            own = [trial for trial in history if trial.number >= _first_proposed(settings)]
+            return evolved(space.names, own, _as_told(settings, space), seed)
+        informing = [*_imported(settings, space, history), *history]
+        # Rendering is deterministic on one device, so equal weights give equal scores; those of an imported
+        # trial come from elsewhere and agree only roughly, and estimates have an error.
+        return sampled(
+            settings.sampler,
+            space.names,
+            informative(informing, MOST_TOLD[settings.sampler]),
+            seed,
+            exact=not settings.imported and all(trial.estimate is None for trial in history),
+        )
 
 
 def stop_reason(settings: SearchSettings, told: Sequence[ToldTrial], elapsed_seconds: float) -> str | None:
@@ -197,127 +171,50 @@ def best_trial(told: Sequence[ToldTrial]) -> ToldTrial | None:
     return max(scored, key=lambda t: (t.score, -t.number), default=None)
 
 
-def _score(trial: ToldTrial) -> float:
-    assert trial.score is not None, "only trials with a score are told"
-    return trial.score
-
-
-def _seed(settings: SearchSettings, number: int) -> int:
-    digest = hashlib.sha256(f"{settings.seed}/{number}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
-
-
-def _sampled(
-    settings: SearchSettings, names: Sequence[str], number: int, history: Sequence[ToldTrial]
-) -> Point:
-    """What Optuna's sampler proposes after `history`."""
-    # One object for all: the storage copies every trial deeply, and a shared part only once.
-    space: dict[str, BaseDistribution] = dict.fromkeys(names, FloatDistribution(0.0, 1.0))
-    study = optuna.create_study(direction="maximize", sampler=_sampler(settings, number))
-    study.add_trials(
-        create_trial(value=trial.score, params=dict(trial.weights), distributions=space) for trial in history
+def _in_space(trial: ToldTrial, space: Space) -> ToldTrial:
+    """A trial as samplers are told it: at a point of the space, and one that was stopped by its estimate."""
+    return replace(
+        trial,
+        weights=space.point(trial.weights),
+        score=trial.score if trial.estimate is None else trial.estimate.score,
+        slopes=None if trial.slopes is None else space.slopes(trial.slopes),
     )
-    params = study.ask(space).params
-    return {name: float(params[name]) for name in names}
 
 
-def _sampler(settings: SearchSettings, number: int) -> BaseSampler:
-    seed = _seed(settings, number)
-    match settings.sampler:
-        case "gp":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                # Rendering is deterministic on one device, so equal weights give equal scores; those of an
-                # imported trial come from elsewhere and agree only roughly.
-                return GPSampler(seed=seed, deterministic_objective=not settings.imported)
-        case "tpe":
-            return TPESampler(seed=seed, multivariate=True)
-        case _:
-            return RandomSampler(seed=seed)
+def _as_told(settings: SearchSettings, space: Space) -> list[ToldTrial]:
+    """The imported trials as told ones, with numbers before this search's first.
 
-
-def _evolved(settings: SearchSettings, space: Space, number: int, history: Sequence[ToldTrial]) -> Point:
-    """What CMA-ES (Hansen 2016) proposes after `history`, of which every six proposals are a generation.
-
-    It begins around the uniform merge, and again whenever it has converged.
+    One outside the space stands at the nearest point of it: imported scores are rough in any case.
     """
-    own = [trial for trial in history if trial.number >= _first_proposed(settings)]
-    seed = _seed(settings, number)
-    evolution = _first_evolution(settings, space, seed)
-    for start in range(0, len(own) - POPULATION + 1, POPULATION):
-        evolution.tell([(_vector(t.weights), -_score(t)) for t in own[start : start + POPULATION]])
-        if evolution.should_stop():
-            evolution = _new_evolution(len(space.names), seed)
-    return dict(zip(space.names, map(float, evolution.ask()), strict=True))
-
-
-def _first_evolution(settings: SearchSettings, space: Space, seed: int) -> CMA:
-    """Where the imported trials were good (WS-CMA-ES, Nomura et al. 2021); else as every new one begins.
-
-    It asks the order of their scores alone, so their scale does not matter.
-    """
-    if len(settings.imported) < _FEWEST_TO_BEGIN_WITH:
-        return _new_evolution(len(space.names), seed)
-    from cmaes import CMA, get_warm_start_mgd
-
-    earlier = [(_vector(_here(trial, space)), -trial.score) for trial in settings.imported]
-    mean, sigma, covariance = get_warm_start_mgd(earlier)
-    return CMA(
-        mean=mean,
-        sigma=sigma,
-        cov=covariance,
-        bounds=np.array([[0.0, 1.0]] * len(mean)),
-        n_max_resampling=10 * len(mean),
-        seed=seed,
-        population_size=POPULATION,
-    )
-
-
-def _new_evolution(dimensions: int, seed: int) -> CMA:
-    """As Optuna begins it. The seed has a part in what is asked, none in what is told."""
-    from cmaes import CMA  # here, as it loads scipy, which only a worker needs
-
-    return CMA(
-        mean=np.full(dimensions, 0.5),
-        sigma=1 / 6,
-        bounds=np.array([[0.0, 1.0]] * dimensions),
-        n_max_resampling=10 * dimensions,
-        seed=seed,
-        population_size=POPULATION,
-    )
+    return [
+        ToldTrial(
+            number - len(settings.imported), space.point(weights_here(t.weights, space.blocks)), t.score
+        )
+        for number, t in enumerate(settings.imported)
+    ]
 
 
 def _imported(settings: SearchSettings, space: Space, own: Sequence[ToldTrial]) -> list[ToldTrial]:
-    """The imported trials as told ones, with numbers before this search's first.
+    """The imported trials that inform a sampler beside `own`, the scored trials of this search so far.
 
-    One outside the space stands at the nearest point of it: samplers take imported scores for rough ones.
-    own: the scored trials of this search so far. Their scores scale the imported ones; and points that were
-    evaluated here, or that are those of another imported trial, are not told twice.
+    Those scale the imported ones' scores; and points that were evaluated here, or that are those of another
+    imported trial, are not told twice.
     """
     scores: list[float] | None = [trial.score for trial in settings.imported]
     if settings.imported and settings.imported_scores == "rescaled":
-        scores = rescaled([trial.score for trial in settings.imported], [_score(trial) for trial in own])
+        scores = rescaled([trial.score for trial in settings.imported], [score_of(trial) for trial in own])
     known = {tuple(trial.weights[name] for name in space.names) for trial in own}
     told: list[ToldTrial] = []
-    for number, (trial, score) in enumerate(zip(settings.imported, scores or [], strict=False)):
-        point = _here(trial, space)
-        if (place := tuple(point.values())) not in known:
-            known.add(place)
-            told.append(ToldTrial(number - len(settings.imported), point, score))
+    for trial, score in zip(_as_told(settings, space), scores or [], strict=False):
+        if (where := tuple(trial.weights.values())) not in known:
+            known.add(where)
+            told.append(replace(trial, score=score))
     return told
 
 
 def _first_proposed(settings: SearchSettings) -> int:
     """The number of the first trial that the sampler proposes."""
     return len(BASELINES) + len(settings.start)
-
-
-def _here(trial: ImportedTrial, space: Space) -> Point:
-    return space.point(weights_here(trial.weights, space.blocks))
-
-
-def _vector(point: Point) -> NDArray[np.float64]:
-    return np.array(list(point.values()))
 
 
 @cache

@@ -10,7 +10,8 @@ from pathlib import Path
 from optimizer.blocks import BlockWeights
 from optimizer.exporting import export_recipe
 from optimizer.recipes import AverageRecipe
-from optimizer.trial import Evaluator, PairEvaluator, Rendered
+from optimizer.rendered import Rendered
+from optimizer.trial import Evaluator, PairEvaluator
 from scoring.probes import Probe
 from scoring.rendering.denoiser import BetweenSteps
 from service.db.records import NewCheckpoint

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 
 from optimizer.blocks import BlockWeights, check_weights, uniform
+from optimizer.rendered import Rendered, StageSeconds
 from optimizer.search import BASELINES, ToldTrial, may_win, propose, stop_reason
-from optimizer.trial import Rendered, StageSeconds
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
 from scoring.rendering.denoiser import BetweenSteps

@@ -87,7 +87,7 @@ class TrialStore(Database):
             return [EndedTrial.model_validate(row) for row in session.execute(wanted)]
 
     def best_trial(self, node_id: int) -> TrialRecord | None:
-        """The search trial of the highest score that may win, the earliest of equals; None before there is one.
+        """The search trial of the highest score that may win, the earliest of equals; None before one is.
 
         What is only estimated never is.
         """
