@@ -8,7 +8,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from service.db.records import NodeRecord
-from service.db.states import JobState, NodeKind, NodeState, TrialState
+from service.db.states import TRIAL_ENDED, JobState, NodeKind, NodeState
 from service.db.store import Store
 from service.db.tree import final_node
 from service.results import TreeScores, gain, result_scores, tree_scores, winner_warnings
@@ -55,6 +55,11 @@ class NodeProgress(BaseModel):
     watched: list[str] = Field(description="The scorers that watch and do not count.")
     trials_done: int
     trials_failed: int
+    trials_stopped: int = Field(description="By racing, before all of their probes were rendered.")
+    probe_noise: float | None = Field(
+        description="How far a probe's difference to the best trial strays (a standard deviation), as racing "
+        "measured it last."
+    )
     trials_warned: int = Field(description="Trials of which the watch says something.")
     trials_planned: int
     renders: int
@@ -118,13 +123,13 @@ def _node_progress(
     store: Store, nodes: Sequence[NodeRecord], node: NodeRecord, scores: dict[str, float], *, final: bool
 ) -> NodeProgress:
     counts = store.trial_counts(node.id)
-    done, failed = counts.get(TrialState.DONE, 0), counts.get(TrialState.FAILED, 0)
+    done, failed, stopped = (counts.get(state, 0) for state in TRIAL_ENDED)
     renders, seconds = store.render_totals(node.id)
     planned = trials_planned(node)
     searching = node.state is NodeState.RUNNING and node.stop_reason is None
     a, b = input_names(nodes, node)
     warnings = winner_warnings(store, node)
-    left = len(node.plan["probes"]) * (planned - done - failed)
+    ended = done + failed + stopped
     return NodeProgress(
         position=node.position,
         name=node.name,
@@ -142,11 +147,13 @@ def _node_progress(
         watched=[spec["scorer"] for spec in node.plan.get("watch", [])],
         trials_done=done,
         trials_failed=failed,
+        trials_stopped=stopped,
+        probe_noise=store.probe_noise(node.id),
         trials_warned=store.warned_trials(node.id),
         trials_planned=planned,
         renders=renders,
         renders_per_second=renders / seconds if seconds else None,
-        eta_seconds=seconds / renders * left if searching and renders else None,
+        eta_seconds=seconds / ended * (planned - ended) if searching and ended else None,
         scores=scores,
         gain=gain(scores, "search"),
         heldout_gain=gain(scores, "heldout"),

@@ -23,6 +23,7 @@ from scoring.watch import Judged, watch_warnings
 from service.db.records import Looks, TrialRecord
 from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind, TrialState
 from service.node_context import NodeContext, NodePaused
+from service.race import Behind, Race
 from service.recorder import Recorder
 from service.scale import scale_of
 
@@ -60,6 +61,8 @@ class Trials:
         self._elapsed = 0.0
         self._said = 0
         self._compared: dict[tuple[TrialKind, int], Sequence[Judged]] = {}
+        self._stages = StageSeconds()
+        self._race: Race | None = None
         self._scale: Scale | None = None
         if context.node.kind is not NodeKind.REFERENCE:
             self._scale = scale_of(self.store, context.node.job_id, self.plan, self.plan.scorers)
@@ -71,9 +74,10 @@ class Trials:
         Raises NodePaused after too many failures in a row, InputError when no trial succeeded.
         """
         ended = self.store.ended_trials(self.node_id)
-        self._told = [ToldTrial(trial.number, trial.weights, trial.score) for trial in ended]
+        self._told = [ToldTrial(t.number, t.weights, t.score, estimate=t.expected) for t in ended]
         self._elapsed = sum(trial.seconds or 0.0 for trial in ended)
         self._check_same_blocks()
+        self._race = self._race_so_far()
         while (reason := stop_reason(self.plan.search, self._told, self._elapsed)) is None:
             self.context.check()
             started = time.monotonic()
@@ -129,13 +133,16 @@ class Trials:
         self.context.check_room(self.context.settings.renders_dir, len(probes) * BYTES_PER_IMAGE)
         scores, earlier = self._stored_scores(kind, number)
         self.recorder.open(kind, number, weights)
-        score: float | None = None
+        self._stages = StageSeconds()
+        race = self._race if kind is TrialKind.SEARCH else None
+        score, behind = None, None
         try:
-            self._evaluate(weights, probes, scores)
-            raw = [scores[i] for i in range(len(probes))]
-            score = self._score(raw)
-            if kind is TrialKind.SEARCH:
-                _check_depends_on_weights(score, weights, self._told)
+            behind = self._rendered(weights, probes, scores, race, number)
+            if behind is None:
+                raw = [scores[i] for i in range(len(probes))]
+                score = self._score(raw)
+                if kind is TrialKind.SEARCH:
+                    _check_depends_on_weights(score, weights, self._told)
         except (TrialFailed, InputError) as error:
             seconds = earlier + proposing + time.monotonic() - started
             in_row = self.recorder.fail(str(error), seconds, self._timings(proposing))
@@ -146,10 +153,50 @@ class Trials:
             score = None
         else:
             seconds = earlier + proposing + time.monotonic() - started
-            looks = self._looks(kind, number, weights, raw, score)
-            self.recorder.finish(score, seconds, self._timings(proposing), looks)
+            if behind is not None:
+                self.recorder.stop(behind.estimate, behind.reason, seconds, self._timings(proposing))
+            else:
+                assert score is not None
+                looks = self._looks(kind, number, weights, raw, score)
+                self.recorder.finish(score, seconds, self._timings(proposing), looks)
+                if race is not None:
+                    race.tell(number, score, self._image_scores(raw), may_win=looks.may_win)
         self._elapsed += seconds
-        return ToldTrial(number, weights, score)
+        return ToldTrial(number, weights, score, estimate=None if behind is None else behind.estimate)
+
+    def _race_so_far(self) -> Race:
+        """The race of the search, told of the trials that the store has whole."""
+        race = Race(self.plan.search, len(self.plan.probes), self.plan.tally)
+        done = self.store.trials(self.node_id, kinds=[TrialKind.SEARCH], states=[TrialState.DONE])
+        renders = self.store.node_renders(self.node_id, kinds=[TrialKind.SEARCH]) if done else {}
+        for trial in done:
+            assert trial.score is not None
+            scores = self._image_scores([render.scores for render in renders[trial.id]])
+            race.tell(trial.number, trial.score, scores, may_win=trial.may_win)
+        return race
+
+    def _image_scores(self, raw: Sequence[Mapping[str, float]]) -> list[float]:
+        return image_scores(raw, self.plan.scorers, self._scale)
+
+    def _rendered(
+        self,
+        weights: BlockWeights,
+        probes: Sequence[Probe],
+        scores: dict[int, dict[str, float]],
+        race: Race | None,
+        number: int,
+    ) -> Behind | None:
+        """Render what `scores` lacks, until all is there or the trial has fallen behind in its race."""
+        seen: list[int] = []
+        for heat in [range(len(probes))] if race is None else race.heats(number):
+            self._evaluate(weights, probes, [i for i in heat if i not in scores], scores)
+            seen += heat
+            if race is not None and len(seen) < len(probes):
+                so_far = self._image_scores([scores[i] for i in seen])
+                behind = race.behind(dict(zip(seen, so_far, strict=True)))
+                if behind is not None:
+                    return behind
+        return None
 
     def _score(self, raw: Sequence[Mapping[str, float]]) -> float:
         """A trial's score from the raw numbers of its images. Raises InputError."""
@@ -215,10 +262,13 @@ class Trials:
         return {r.probe: r.scores for r in renders}, sum(r.seconds for r in renders)
 
     def _evaluate(
-        self, weights: BlockWeights, probes: Sequence[Probe], scores: dict[int, dict[str, float]]
+        self,
+        weights: BlockWeights,
+        probes: Sequence[Probe],
+        missing: Sequence[int],
+        scores: dict[int, dict[str, float]],
     ) -> None:
-        """Render what is missing in `scores` and add it there and to the store."""
-        missing = [i for i in range(len(probes)) if i not in scores]
+        """Render the probes `missing` and add them to `scores` and to the store."""
         if not missing:
             return
         try:
@@ -228,6 +278,7 @@ class Trials:
                 scores.update({rendered.probe: rendered.scores for rendered in batch})
                 self.context.check()
         finally:
+            self._stages += self.judge.seconds()
             self._say_notices()
 
     def _between_steps(self) -> None:
@@ -241,7 +292,7 @@ class Trials:
             self._said += 1
 
     def _timings(self, proposing: float) -> dict[str, float]:
-        return {"propose": proposing, **asdict(self.judge.seconds())}
+        return {"propose": proposing, **asdict(self._stages)}
 
 
 def _check_depends_on_weights(score: float, weights: BlockWeights, told: Sequence[ToldTrial]) -> None:
