@@ -1,4 +1,4 @@
-"""What racing saves: simulated searches with and without it, and recorded scores of real ones stopped in replay.
+"""What racing saves: simulated searches with and without it, and recorded scores of real ones replayed.
 
 A simulated objective is that of a pair: 27 blocks, a score per probe that is the probe's own level, plus a
 part that all probes share (what held-out probes would say), plus a part of its own. Both parts are smooth
@@ -59,7 +59,7 @@ class Simulated:
 
 @dataclass
 class Found:
-    """A search as it went. best, heldout: (renders so far, score of the best whole trial, its held-out one)."""
+    """A search as it went. steps: (renders so far, score of the best whole trial, its held-out score)."""
 
     steps: list[tuple[int, float, float]]
     trials: int
@@ -132,12 +132,14 @@ def simulate(sampler: str, probes: int, trials: int, seeds: int) -> None:
         outside = [f.steps[-1][2] - p.steps[-1][2] for p, f in pairs]
         half = 1.96 / np.sqrt(seeds)
         print(
-            f"{sampler} {probes} probes, {behind:g} errors behind: {fmean(f.trials for f in fast):.0f} trials "
-            f"instead of {trials}, {fmean(f.stopped / f.trials for f in fast):.0%} stopped, "
-            f"{fmean(f.wrong for f in fast):.2f} of them better than the best; renders to the plain search's "
-            f"best: {median(ratios):.2f} (median); best {fmean(gained):+.3f} ± {np.std(gained) * half:.3f} sd, "
-            f"held-out {fmean(outside):+.3f} ± {np.std(outside) * half:.3f} sd; 95 % intervals of estimates "
-            f"hold {fmean(c for f in fast for c in f.covered):.0%}",
+            f"{sampler}, {probes} probes, {behind:g} errors behind: "
+            f"{fmean(f.trials for f in fast):.0f} trials instead of {trials}, "
+            f"{fmean(f.stopped / f.trials for f in fast):.0%} stopped, "
+            f"{fmean(f.wrong for f in fast):.2f} of them better than the best; "
+            f"renders to the plain search's best: {median(ratios):.2f} (median); "
+            f"best {fmean(gained):+.3f} ± {np.std(gained) * half:.3f} sd, "
+            f"held-out {fmean(outside):+.3f} ± {np.std(outside) * half:.3f} sd; "
+            f"95 % intervals of estimates hold {fmean(c for f in fast for c in f.covered):.0%}",
             flush=True,
         )
 

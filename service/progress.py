@@ -7,6 +7,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
+from service.confidence import Confidence, winner_confidence
 from service.db.records import NodeRecord
 from service.db.states import TRIAL_ENDED, JobState, NodeKind, NodeState
 from service.db.store import Store
@@ -68,6 +69,9 @@ class NodeProgress(BaseModel):
     scores: dict[str, float] = Field(description="search/ and heldout/ a, b, uniform, winner.")
     gain: float | None = Field(description="Best score above the best of A, B and uniform, on search probes.")
     heldout_gain: float | None = Field(description="The same on held-out probes.")
+    confidence: Confidence | None = Field(
+        description="That the winner beats A, B and the uniform merge, whichever is best."
+    )
     best: Best | None
     checkpoint: Output | None
 
@@ -157,6 +161,7 @@ def _node_progress(
         scores=scores,
         gain=gain(scores, "search"),
         heldout_gain=gain(scores, "heldout"),
+        confidence=winner_confidence(store, node),
         best=_best(store, node),
         checkpoint=_output(store, node),
     )

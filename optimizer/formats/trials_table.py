@@ -24,10 +24,12 @@ class TrialRow(BaseModel):
 
     number: int = Field(description="Its place in the search, from 0; of a held-out trial, the winner's.")
     kind: str = Field(description="search, or heldout_a, heldout_b, heldout_uniform, heldout_winner.")
-    state: str = Field(description="done or failed.")
-    score: float | None = Field(description="The tally of its probes' scores; none when it failed.")
+    state: str = Field(description="done, failed, or stopped by racing.")
+    score: float | None = Field(description="The tally of its probes' scores; none unless it is done.")
+    estimate: float | None = Field(default=None, description="What a stopped one would score.")
+    standard_error: float | None = Field(default=None, description="Of the estimate.")
     seconds: float | None
-    reason: str | None = Field(description="Why it failed.")
+    reason: str | None = Field(description="Why it failed or was stopped.")
     began: datetime | None = None
     ended: datetime | None = None
     weights: BlockWeights = Field(description="Block name -> alpha; merged = (1 - alpha) A + alpha B.")
@@ -55,12 +57,12 @@ def blocks_in(trials: Sequence[TrialRow]) -> list[str]:
 
 
 def trials_csv(table: TrialTable) -> str:
-    """Columns number, kind, state, score, seconds, reason, then one by the name of each block.
+    """Columns number, kind, state, score, estimate, standard_error, seconds and reason, then one for each block.
 
     Numbers are written so that they come back to the bit; what a trial has not is left empty.
     """
     out = io.StringIO()
-    columns = ["number", "kind", "state", "score", "seconds", "reason"]
+    columns = ["number", "kind", "state", "score", "estimate", "standard_error", "seconds", "reason"]
     writer = csv.DictWriter(out, [*columns, *table.blocks], lineterminator="\n")
     writer.writeheader()
     for trial in table.trials:
