@@ -73,7 +73,7 @@ class SearchSettings(BaseModel):
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="The same seed gives the same trials.")
     racing: bool = Field(
-        default=True,
+        default=False,
         description="Stop a trial that falls behind the best one before all its probes are rendered "
         "(docs/stopping.md). Its estimate informs the sampler and never wins.",
     )

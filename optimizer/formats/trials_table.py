@@ -57,7 +57,7 @@ def blocks_in(trials: Sequence[TrialRow]) -> list[str]:
 
 
 def trials_csv(table: TrialTable) -> str:
-    """Columns number, kind, state, score, estimate, standard_error, seconds and reason, then one for each block.
+    """Columns number, kind, state, score, estimate, standard_error, seconds and reason, then one a block.
 
     Numbers are written so that they come back to the bit; what a trial has not is left empty.
     """
