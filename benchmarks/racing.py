@@ -47,14 +47,16 @@ class Simulated:
 
     def scores(self, weights: dict[str, float]) -> NDArray[np.float64]:
         """By probe."""
-        return self._levels + (self._own + self._common) @ self._features(weights)
+        found: NDArray[np.float64] = self._levels + (self._own + self._common) @ self._features(weights)
+        return found
 
     def heldout(self, weights: dict[str, float]) -> float:
         """What an endless number of other probes would say, less their level."""
         return float(self._common @ self._features(weights))
 
     def _features(self, weights: dict[str, float]) -> NDArray[np.float64]:
-        return np.cos(self._waves @ np.array([weights[b] for b in BLOCKS]) + self._phases)
+        place = np.array([weights[b] for b in BLOCKS])
+        return np.asarray(np.cos(self._waves @ place + self._phases), np.float64)
 
 
 @dataclass
