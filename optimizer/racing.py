@@ -16,7 +16,9 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median, variance
+from statistics import fmean, variance
+
+import numpy as np
 
 from scoring.reward import tally
 
@@ -32,11 +34,16 @@ _STEP = 1e-3
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a trial that was stopped is expected to score on all probes. probes: how many it was judged on."""
+    """What a trial that was stopped is expected to score on all probes.
+
+    error: standard error of `score`. probes: how many it was judged on. noise: how far a probe's difference
+    to the incumbent strays, a standard deviation.
+    """
 
     score: float
     error: float
     probes: int
+    noise: float
 
 
 @dataclass(frozen=True)
@@ -70,12 +77,11 @@ def probe_noise(incumbent: Incumbent, whole: Sequence[Sequence[float]]) -> float
     whole: the scores by probe of the trials that were rendered whole. None when there is none but the
     incumbent or a single probe.
     """
-    spreads = [
-        _spread(scores, incumbent.scores) for scores in whole if list(scores) != list(incumbent.scores)
-    ]
-    if not spreads or len(incumbent.scores) < 2:
+    if len(incumbent.scores) < 2:
         return None
-    return math.sqrt(median(spreads))
+    differences = np.asarray(whole, float) - np.asarray(incumbent.scores)
+    others = differences[differences.any(axis=1)]
+    return float(np.median(others.std(axis=1, ddof=1))) if len(others) else None
 
 
 def estimate(seen: Mapping[int, float], incumbent: Incumbent, noise: float, tally_name: str) -> Estimate:
@@ -94,17 +100,12 @@ def estimate(seen: Mapping[int, float], incumbent: Incumbent, noise: float, tall
     slopes = [_slope(tally_name, expected, score, probe, deviation) for probe in probes if probe not in seen]
     # Each unseen probe strays on its own, and all with the mean difference that they were expected by.
     error = deviation * math.sqrt(math.fsum(s * s for s in slopes) + math.fsum(slopes) ** 2 / len(seen))
-    return Estimate(score, error, len(seen))
+    return Estimate(score, error, len(seen), deviation)
 
 
 def is_behind(found: Estimate, incumbent: Incumbent) -> bool:
     """Whether a trial will hardly beat the incumbent: then the rest of it is not rendered."""
     return found.score < incumbent.score - BEHIND * found.error
-
-
-def _spread(scores: Sequence[float], others: Sequence[float]) -> float:
-    differences = [score - other for score, other in zip(scores, others, strict=True)]
-    return variance(differences) if len(differences) > 1 else 0.0
 
 
 def _slope(name: str, scores: Sequence[float], score: float, probe: int, deviation: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from PIL import Image
@@ -43,6 +43,10 @@ class StageSeconds:
     score: float = 0.0
     overlap: float = 0.0
     slope: float = 0.0
+
+    def __add__(self, other: StageSeconds) -> StageSeconds:
+        """Of both together."""
+        return StageSeconds(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
 def score_images(scorer: Scorer, images: torch.Tensor, probes: Sequence[tuple[int, Probe]]) -> list[float]:

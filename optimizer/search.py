@@ -76,6 +76,11 @@ class SearchSettings(BaseModel):
         description="Stop after this many trials in a row that did not improve the best score.",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="The same seed gives the same trials.")
+    racing: bool = Field(
+        default=False,
+        description="Stop a trial that falls behind the best one before all its probes are rendered "
+        "(docs/stopping.md). Its estimate informs the sampler and never wins.",
+    )
     space: SpaceSettings = Field(
         default_factory=SpaceSettings,
         description="Constraints: blocks frozen, bounded, tied, symmetric (docs/constraints.md).",

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from optimizer.racing import Estimate
 from optimizer.rendered import Rendered
 from service.db.records import Lease, Looks, NewRender
 from service.db.states import TrialKind
@@ -89,6 +90,15 @@ class Recorder:
         def write() -> None:
             full = {**timings, "store": self._seconds}
             self._store.park_trial(self._lease, self._trial_id, seconds, full)
+
+        self._put(write)
+
+    def stop(self, found: Estimate, reason: str, seconds: float, timings: Mapping[str, float]) -> None:
+        """End the open trial, which fell behind, with what it is expected to score."""
+
+        def write() -> None:
+            full = {**timings, "store": self._seconds}
+            self._store.stop_trial(self._lease, self._trial_id, seconds, full, found=found, reason=reason)
 
         self._put(write)
 

@@ -23,6 +23,7 @@ from service.db.records import Looks, TrialRecord
 from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind, TrialState
 from service.logs import about
 from service.node_context import NodeContext, NodePaused
+from service.race import Behind, Race
 from service.recorder import Recorder
 from service.scale import scale_of
 from service.tracing import span, traced
@@ -65,6 +66,8 @@ class Trials:
         self._compared: dict[tuple[TrialKind, int], Sequence[Judged]] = {}
         self._slopes: TrialSlopes | None = None
         self._shares: dict[int, BlockWeights] = {}
+        self._stages = StageSeconds()
+        self._race: Race | None = None
         self._scale: Scale | None = None
         if context.node.kind is not NodeKind.REFERENCE:
             self._scale = scale_of(self.store, context.node.job_id, self.plan, self.plan.scorers)
@@ -76,12 +79,13 @@ class Trials:
         Raises NodePaused after too many failures in a row, InputError when no trial succeeded.
         """
         ended = self.store.ended_trials(self.node_id)
-        self._told = [ToldTrial(trial.number, trial.weights, trial.score, trial.slopes) for trial in ended]
+        self._told = [ToldTrial(t.number, t.weights, t.score, t.slopes, t.expected) for t in ended]
         self._elapsed = sum(trial.seconds or 0.0 for trial in ended)
         self._check_same_blocks()
         self._slopes = TrialSlopes(
             self.judge.evaluate, self.judge.differentiable, self.plan, self._scale, self._note
         )
+        self._race = self._race_so_far() if self.plan.search.racing else None
         while (reason := stop_reason(self.plan.search, self._told, self._elapsed)) is None:
             self.context.check()
             started = time.monotonic()
@@ -143,14 +147,17 @@ class Trials:
         self.context.check_room(self.context.settings.renders_dir, len(probes) * BYTES_PER_IMAGE)
         scores, earlier = self._stored_scores(kind, number)
         self.recorder.open(kind, number, weights)
+        self._stages = StageSeconds()
         score: float | None = None
         slopes: BlockWeights | None = None
+        behind: Behind | None = None
         try:
-            self._evaluate(number if kind is TrialKind.SEARCH else None, weights, probes, scores)
-            raw = [scores[i] for i in range(len(probes))]
-            score = self._score(raw)
-            if kind is TrialKind.SEARCH and score is not None:
-                _check_depends_on_weights(score, weights, self._told)
+            behind = self._raced(kind, number, weights, probes, scores)
+            if behind is None:
+                raw = [scores[i] for i in range(len(probes))]
+                score = self._score(raw)
+                if kind is TrialKind.SEARCH and score is not None:
+                    _check_depends_on_weights(score, weights, self._told)
         except (TrialFailed, InputError) as error:
             seconds = earlier + proposing + time.monotonic() - started
             in_row = self.recorder.fail(str(error), seconds, self._timings(proposing))
@@ -161,14 +168,57 @@ class Trials:
             score = None
         else:
             seconds = earlier + proposing + time.monotonic() - started
-            if score is None:
+            if behind is not None:
+                self.recorder.stop(behind.estimate, behind.reason, seconds, self._timings(proposing))
+            elif score is None:
                 self.recorder.park(seconds, self._timings(proposing))
             else:
                 slopes = slopes_of(self._shares, len(probes))
                 looks = replace(self._looks(kind, number, weights, raw, score), slopes=slopes)
                 self.recorder.finish(score, seconds, self._timings(proposing), looks)
+                if kind is TrialKind.SEARCH and self._race is not None:
+                    self._race.tell(number, score, self._image_scores(raw), may_win=looks.may_win)
         self._elapsed += seconds
-        return ToldTrial(number, weights, score, slopes)
+        return ToldTrial(number, weights, score, slopes, None if behind is None else behind.estimate)
+
+    def _race_so_far(self) -> Race:
+        """The race of the search, told of the trials that the store has whole."""
+        race = Race(self.plan.search, len(self.plan.probes), self.plan.tally)
+        done = self.store.trials(self.node_id, kinds=[TrialKind.SEARCH], states=[TrialState.DONE])
+        renders = self.store.node_renders(self.node_id, kinds=[TrialKind.SEARCH]) if done else {}
+        for trial in done:
+            assert trial.score is not None
+            scores = self._image_scores([render.scores for render in renders[trial.id]])
+            race.tell(trial.number, trial.score, scores, may_win=trial.may_win)
+        return race
+
+    def _image_scores(self, raw: Sequence[Mapping[str, float]]) -> list[float]:
+        return image_scores(raw, self.plan.scorers, self._scale)
+
+    def _raced(
+        self,
+        kind: TrialKind,
+        number: int,
+        weights: BlockWeights,
+        probes: Sequence[Probe],
+        scores: dict[int, dict[str, float]],
+    ) -> Behind | None:
+        """Render what `scores` lacks, until all is there or the trial has fallen behind in its race."""
+        searched = number if kind is TrialKind.SEARCH else None
+        # A trial with slopes runs to its end: those of some probes are of no use.
+        sloped = self._slopes is not None and self._slopes.carried_by(number)
+        race = None if searched is None or sloped else self._race
+        seen: list[int] = []
+        for heat in [range(len(probes))] if race is None else race.heats(number):
+            missing = [i for i in heat if i not in scores]
+            self._evaluate(searched, weights, probes, missing, scores)
+            seen += heat
+            if race is not None and len(seen) < len(probes):
+                so_far = self._image_scores([scores[i] for i in seen])
+                behind = race.behind(dict(zip(seen, so_far, strict=True)))
+                if behind is not None:
+                    return behind
+        return None
 
     def _score(self, raw: Sequence[Mapping[str, float]]) -> float | None:
         """A trial's score from the raw numbers of its images; None while it waits. Raises InputError."""
@@ -239,10 +289,10 @@ class Trials:
         number: int | None,
         weights: BlockWeights,
         probes: Sequence[Probe],
+        missing: Sequence[int],
         scores: dict[int, dict[str, float]],
     ) -> None:
-        """Render what is missing in `scores` and add it there and to the store."""
-        missing = [i for i in range(len(probes)) if i not in scores]
+        """Render the probes `missing` and add them to `scores` and to the store."""
         if not missing:
             return
         try:
@@ -252,6 +302,7 @@ class Trials:
                 scores.update({rendered.probe: rendered.scores for rendered in batch})
                 self.context.check()
         finally:
+            self._stages += self.judge.seconds()
             self._say_notices()
 
     def _rendered(
@@ -278,7 +329,7 @@ class Trials:
         self.store.note(self.context.lease, text)
 
     def _timings(self, proposing: float) -> dict[str, float]:
-        return {"propose": proposing, **asdict(self.judge.seconds())}
+        return {"propose": proposing, **asdict(self._stages)}
 
 
 def _check_depends_on_weights(score: float, weights: BlockWeights, told: Sequence[ToldTrial]) -> None:

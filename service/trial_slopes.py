@@ -55,6 +55,10 @@ class TrialSlopes:
         if choice.sampler == "gradient":
             self._slopes, self._rates = differentiable.slopes, rates(plan.scorers, scale)
 
+    def carried_by(self, number: int) -> bool:
+        """Whether search trial `number` is to be evaluated with slopes."""
+        return self._slopes is not None and carries_slopes(self._search, number)
+
     def evaluate(
         self,
         number: int,

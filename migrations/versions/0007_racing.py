@@ -10,7 +10,7 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-_ADDED = ("may_win", "estimate", "standard_error", "probes_seen")
+_ADDED = ("may_win", "estimate", "standard_error", "probes_seen", "probe_noise")
 
 
 def upgrade() -> None:
@@ -20,6 +20,7 @@ def upgrade() -> None:
         trials.add_column(sa.Column("estimate", sa.Float(53)))
         trials.add_column(sa.Column("standard_error", sa.Float(53)))
         trials.add_column(sa.Column("probes_seen", sa.Integer()))
+        trials.add_column(sa.Column("probe_noise", sa.Float(53)))
 
 
 def downgrade() -> None:

@@ -168,6 +168,7 @@ class Trial(Base):
     estimate: Mapped[float | None]
     standard_error: Mapped[float | None]
     probes_seen: Mapped[int | None]
+    probe_noise: Mapped[float | None]
     reason: Mapped[str | None]
     seconds: Mapped[float | None]
     timings: Mapped[dict[str, Any] | None]

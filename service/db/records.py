@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from optimizer.racing import Estimate
 from service.db.states import (
     JobState,
     NodeKind,
@@ -78,6 +79,7 @@ class TrialRecord(Record):
     estimate: float | None
     standard_error: float | None
     probes_seen: int | None
+    probe_noise: float | None
     reason: str | None
     seconds: float | None
     timings: dict[str, float] | None
@@ -88,7 +90,7 @@ class TrialRecord(Record):
 
 
 class EndedTrial(Record):
-    """A search trial as the search itself needs it: with a score when it is done, or with an estimate."""
+    """A search trial that ended, as the search needs it: with a score, an estimate, or neither."""
 
     number: int
     weights: dict[str, float]
@@ -96,7 +98,15 @@ class EndedTrial(Record):
     score: float | None
     estimate: float | None
     standard_error: float | None
+    probes_seen: int | None
+    probe_noise: float | None
     seconds: float | None
+
+    @property
+    def expected(self) -> Estimate | None:
+        """What one that racing stopped would have scored."""
+        told = (self.estimate, self.standard_error, self.probes_seen, self.probe_noise)
+        return None if None in told else Estimate(*told)  # type: ignore[arg-type]
 
 
 class RenderRecord(Record):

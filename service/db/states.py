@@ -149,7 +149,7 @@ TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
     TrialState.CANCELLED: frozenset(),
 }
 
-TRIAL_ENDED = (TrialState.DONE, TrialState.STOPPED, TrialState.FAILED)
+TRIAL_ENDED = (TrialState.DONE, TrialState.FAILED, TrialState.STOPPED)
 """States of a trial that counts in the search."""
 
 RENDER_MOVES: Mapping[RenderState, frozenset[RenderState]] = {

@@ -128,6 +128,17 @@ class TrialStore(Database):
         with self._read() as session:
             return session.execute(wanted).scalar_one()
 
+    def probe_noise(self, node_id: int) -> float | None:
+        """What racing measured last of a node: how far a probe's difference to the best trial strays."""
+        wanted = (
+            select(Trial.probe_noise)
+            .where(Trial.node_id == node_id, Trial.probe_noise.is_not(None))
+            .order_by(Trial.number.desc())
+            .limit(1)
+        )
+        with self._read() as session:
+            return session.execute(wanted).scalar_one_or_none()
+
     def render_totals(self, node_id: int, after: int = -1) -> tuple[int, float]:
         """(number of renders, seconds they took) over all trials of a node after number `after`."""
         wanted = (
@@ -218,6 +229,7 @@ class TrialStore(Database):
             node, trial = leased_node(session, lease), session.get_one(Trial, trial_id)
             move_trial(trial, TrialState.STOPPED)
             trial.estimate, trial.standard_error, trial.probes_seen = found.score, found.error, found.probes
+            trial.probe_noise = found.noise
             trial.reason, trial.seconds, trial.timings = reason, seconds, dict(timings)
             node.failed_in_row = 0
             _record_end(session, node, trial)

@@ -283,7 +283,7 @@ class StoreContract:
         baseline = store.open_trial(lease, TrialKind.SEARCH, 0, {"IN00": 1.0})
         store.finish_trial(lease, baseline.id, 0.9, 1.0, {}, looks=Looks(may_win=False))
         stopped = store.open_trial(lease, TrialKind.SEARCH, 1, {"IN00": 0.3})
-        store.stop_trial(lease, stopped.id, 1.0, {}, found=Estimate(0.8, 0.01, 4), reason="behind")
+        store.stop_trial(lease, stopped.id, 1.0, {}, found=Estimate(0.8, 0.01, 4, 0.02), reason="behind")
         assert store.best_trial(lease.node_id) is None
         run_trial(store, lease, 2, 0.1)
         best = store.best_trial(lease.node_id)

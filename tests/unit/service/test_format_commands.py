@@ -162,7 +162,7 @@ def test_the_trials_of_a_job_leave_in_every_format(
     assert f"study {job_id}/01b" in said
     study = optuna.load_study(study_name=f"{job_id}/01b", storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert [trial.value for trial in study.trials] == [trial.score for trial in ended]
-    assert [trial.params for trial in study.trials] == [weights for _, weights, _, _ in ended]
+    assert [trial.params for trial in study.trials] == [trial.weights for trial in ended]
 
 
 def test_wrong_requests_are_said(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
