@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from scoring.scorers.cards import is_voted
 from service.confidence import Confidence, winner_confidence
 from service.db.records import NodeRecord
-from service.db.states import TRIAL_ENDED, JobState, NodeKind, NodeState
+from service.db.states import TRIAL_ENDED, JobState, NodeKind, NodeState, TrialState
 from service.db.store import Store
 from service.db.tree import final_node
 from service.results import TreeScores, gain, result_scores, tree_scores, winner_warnings
