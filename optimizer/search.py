@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from threadpoolctl import ThreadpoolController
 
 from optimizer.blocks import BlockWeights, uniform
+from optimizer.samplers.choice import BY_SLOPES, SamplerName
 from optimizer.samplers.evolution import evolved
+from optimizer.samplers.gradient import climbed
 from optimizer.samplers.of_optuna import sampled
 from optimizer.samplers.told import ToldTrial, informative, score_of, seed_of
 from optimizer.space import Point, Space, SpaceSettings
@@ -38,12 +40,12 @@ __all__ = [
     "ToldTrial",
     "baseline_name",
     "best_trial",
+    "carries_slopes",
     "may_win",
     "propose",
     "stop_reason",
 ]
 
-SamplerName = Literal["gp", "tpe", "cmaes", "random"]
 # Trials 0, 1 and 2 of every node: what a winner has to beat.
 BASELINES: dict[str, float] = {"a": 0.0, "b": 1.0, "uniform": 0.5}
 
@@ -59,8 +61,10 @@ class SearchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sampler: SamplerName = Field(
-        default="gp",
-        description="gp: Optuna's GPSampler; tpe; cmaes: CMA-ES around the uniform merge; random.",
+        default="auto",
+        description="auto: gradient where a scorer is differentiable, else gp; gradient: climbs by slopes, "
+        "which make a trial take about four times as long; gp: Optuna's GPSampler; tpe; cmaes: CMA-ES "
+        "around the uniform merge; random.",
     )
     trials: int = Field(
         default=60, ge=1, description="Trials in all, the three baselines (A, B, 0.5) included."
@@ -136,15 +140,28 @@ def _proposed(settings: SearchSettings, space: Space, number: int, before: Seque
             own = [trial for trial in history if trial.number >= _first_proposed(settings)]
             return evolved(space.names, own, _as_told(settings, space), seed)
         informing = [*_imported(settings, space, history), *history]
+        name = settings.sampler
+        if name in BY_SLOPES:
+            if any(trial.slopes is not None for trial in history):
+                return climbed(space.names, informing, seed)
+            name = "gp"
         # Rendering is deterministic on one device, so equal weights give equal scores; those of an imported
         # trial come from elsewhere and agree only roughly, and estimates have an error.
         return sampled(
-            settings.sampler,
+            name,
             space.names,
-            informative(informing, MOST_TOLD[settings.sampler]),
+            informative(informing, MOST_TOLD[name]),
             seed,
             exact=not settings.imported and all(trial.estimate is None for trial in history),
         )
+
+
+def carries_slopes(settings: SearchSettings, number: int) -> bool:
+    """Whether trial `number` is to be told with slopes, where these can be had.
+
+    From the uniform merge on: slopes at pure A and B, at the far ends, are not worth their price.
+    """
+    return settings.sampler in BY_SLOPES and number >= list(BASELINES).index("uniform")
 
 
 def stop_reason(settings: SearchSettings, told: Sequence[ToldTrial], elapsed_seconds: float) -> str | None:

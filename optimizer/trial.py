@@ -296,6 +296,11 @@ class PairEvaluator:
         self._apply(weights)
         yield from self._merged.evaluate(probes, todo, between_steps)
 
+    @property
+    def differentiable(self) -> dict[str, bool]:
+        """Whether gradients pass through each scorer."""
+        return {name: scorer.differentiable for name, scorer in self._merged.scorers.items()}
+
     def slopes(
         self,
         weights: BlockWeights,

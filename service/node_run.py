@@ -24,6 +24,7 @@ from service.recorder import Recorder
 from service.results import result_scores
 from service.sources import Source
 from service.trial_run import Judge, Trials
+from service.trial_slopes import Differentiable
 
 log = logging.getLogger(__name__)
 LOADED = "models of node %d are loaded"
@@ -60,7 +61,13 @@ def _run_merge(context: NodeContext) -> None:
         inspections=(a.inspection, b.inspection),
     )
     _prepare(context, evaluator)
-    judge = Judge(evaluator.blocks, evaluator.evaluate, lambda: evaluator.seconds, evaluator.notices)
+    judge = Judge(
+        evaluator.blocks,
+        evaluator.evaluate,
+        lambda: evaluator.seconds,
+        evaluator.notices,
+        Differentiable(evaluator.slopes, evaluator.differentiable),
+    )
     with Recorder(context.store, context.lease, context.settings.renders_dir) as recorder:
         trials = Trials(context, judge, recorder)
         if context.node.stop_reason is None:

@@ -13,6 +13,9 @@ from service.db.store import Store
 from service.db.tree import final_node
 from service.results import TreeScores, gain, result_scores, tree_scores, winner_warnings
 
+# How many trials tell the pace: the baselines, without slopes, are much faster than what follows them.
+LATELY = 5
+
 
 class Output(BaseModel):
     """A merged checkpoint on the service's disk."""
@@ -59,7 +62,7 @@ class NodeProgress(BaseModel):
     trials_planned: int
     renders: int
     renders_per_second: float | None
-    eta_seconds: float | None = Field(description="Of the search, at the pace so far.")
+    eta_seconds: float | None = Field(description="Of the search, at the pace of its last trials.")
     scores: dict[str, float] = Field(description="search/ and heldout/ a, b, uniform, winner.")
     gain: float | None = Field(description="Best score above the best of A, B and uniform, on search probes.")
     heldout_gain: float | None = Field(description="The same on held-out probes.")
@@ -120,6 +123,7 @@ def _node_progress(
     counts = store.trial_counts(node.id)
     done, failed = counts.get(TrialState.DONE, 0), counts.get(TrialState.FAILED, 0)
     renders, seconds = store.render_totals(node.id)
+    lately, lately_seconds = store.render_totals(node.id, after=done + failed - 1 - LATELY)
     planned = trials_planned(node)
     searching = node.state is NodeState.RUNNING and node.stop_reason is None
     a, b = input_names(nodes, node)
@@ -146,7 +150,7 @@ def _node_progress(
         trials_planned=planned,
         renders=renders,
         renders_per_second=renders / seconds if seconds else None,
-        eta_seconds=seconds / renders * left if searching and renders else None,
+        eta_seconds=lately_seconds / lately * left if searching and lately else None,
         scores=scores,
         gain=gain(scores, "search"),
         heldout_gain=gain(scores, "heldout"),

@@ -131,7 +131,7 @@ class Recorder:
     def _store_renders(self, batch: Sequence[Rendered]) -> None:
         hashes = store_images(self._renders_dir, [rendered.image for rendered in batch])
         renders = [
-            NewRender(rendered.probe, sha256, rendered.seconds, rendered.scores)
+            NewRender(rendered.probe, sha256, rendered.seconds, rendered.scores, rendered.slopes)
             for rendered, sha256 in zip(batch, hashes, strict=True)
         ]
         self._store.add_renders(self._lease, self._trial_id, renders)

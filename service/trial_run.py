@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 
 from optimizer.blocks import BlockWeights, check_weights, uniform
@@ -17,7 +17,6 @@ from optimizer.rendered import Rendered, StageSeconds
 from optimizer.search import BASELINES, ToldTrial, may_win, propose, stop_reason
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
-from scoring.rendering.denoiser import BetweenSteps
 from scoring.reward import Scale, image_scores, measure, tally
 from scoring.watch import Judged, watch_warnings
 from service.db.records import Looks, TrialRecord
@@ -25,6 +24,7 @@ from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind, TrialState
 from service.node_context import NodeContext, NodePaused
 from service.recorder import Recorder
 from service.scale import scale_of
+from service.trial_slopes import Differentiable, Evaluate, TrialSlopes, slopes_of
 
 log = logging.getLogger(__name__)
 FAILURES_TO_PAUSE = 3
@@ -40,13 +40,14 @@ class Judge:
 
     evaluate: (weights, probes, indices that are wanted, what to call after every denoising step) -> what was
     rendered, batch by batch. seconds: where the time of the last evaluation went. notices: what people should
-    know of the evaluations so far.
+    know of the evaluations so far. differentiable: how the same is had with slopes, where it is.
     """
 
     blocks: tuple[str, ...]
-    evaluate: Callable[[BlockWeights, Sequence[Probe], Sequence[int], BetweenSteps], Iterator[list[Rendered]]]
+    evaluate: Evaluate
     seconds: Callable[[], StageSeconds]
     notices: Sequence[str]
+    differentiable: Differentiable | None = None
 
 
 class Trials:
@@ -60,6 +61,8 @@ class Trials:
         self._elapsed = 0.0
         self._said = 0
         self._compared: dict[tuple[TrialKind, int], Sequence[Judged]] = {}
+        self._slopes: TrialSlopes | None = None
+        self._shares: dict[int, BlockWeights] = {}
         self._scale: Scale | None = None
         if context.node.kind is not NodeKind.REFERENCE:
             self._scale = scale_of(self.store, context.node.job_id, self.plan, self.plan.scorers)
@@ -71,9 +74,12 @@ class Trials:
         Raises NodePaused after too many failures in a row, InputError when no trial succeeded.
         """
         ended = self.store.ended_trials(self.node_id)
-        self._told = [ToldTrial(trial.number, trial.weights, trial.score) for trial in ended]
+        self._told = [ToldTrial(trial.number, trial.weights, trial.score, trial.slopes) for trial in ended]
         self._elapsed = sum(trial.seconds or 0.0 for trial in ended)
         self._check_same_blocks()
+        self._slopes = TrialSlopes(
+            self.judge.evaluate, self.judge.differentiable, self.plan, self._scale, self._note
+        )
         while (reason := stop_reason(self.plan.search, self._told, self._elapsed)) is None:
             self.context.check()
             started = time.monotonic()
@@ -130,8 +136,9 @@ class Trials:
         scores, earlier = self._stored_scores(kind, number)
         self.recorder.open(kind, number, weights)
         score: float | None = None
+        slopes: BlockWeights | None = None
         try:
-            self._evaluate(weights, probes, scores)
+            self._evaluate(number if kind is TrialKind.SEARCH else None, weights, probes, scores)
             raw = [scores[i] for i in range(len(probes))]
             score = self._score(raw)
             if kind is TrialKind.SEARCH:
@@ -146,10 +153,11 @@ class Trials:
             score = None
         else:
             seconds = earlier + proposing + time.monotonic() - started
-            looks = self._looks(kind, number, weights, raw, score)
+            slopes = slopes_of(self._shares, len(probes))
+            looks = replace(self._looks(kind, number, weights, raw, score), slopes=slopes)
             self.recorder.finish(score, seconds, self._timings(proposing), looks)
         self._elapsed += seconds
-        return ToldTrial(number, weights, score)
+        return ToldTrial(number, weights, score, slopes)
 
     def _score(self, raw: Sequence[Mapping[str, float]]) -> float:
         """A trial's score from the raw numbers of its images. Raises InputError."""
@@ -212,23 +220,38 @@ class Trials:
         """What a killed worker left of this trial: probe -> scorer -> number, and the seconds it took."""
         left = self._left_open.pop((kind, number), None)
         renders = [] if left is None else self.store.renders(left.id)
+        self._shares = {r.probe: r.slopes for r in renders if r.slopes is not None}
         return {r.probe: r.scores for r in renders}, sum(r.seconds for r in renders)
 
     def _evaluate(
-        self, weights: BlockWeights, probes: Sequence[Probe], scores: dict[int, dict[str, float]]
+        self,
+        number: int | None,
+        weights: BlockWeights,
+        probes: Sequence[Probe],
+        scores: dict[int, dict[str, float]],
     ) -> None:
         """Render what is missing in `scores` and add it there and to the store."""
         missing = [i for i in range(len(probes)) if i not in scores]
         if not missing:
             return
         try:
-            for batch in self.judge.evaluate(weights, probes, missing, self._between_steps):
+            for batch in self._rendered(number, weights, probes, missing):
                 log.debug("rendered probes %s of node %d", [r.probe for r in batch], self.node_id)
                 self.recorder.renders(batch)
                 scores.update({rendered.probe: rendered.scores for rendered in batch})
                 self.context.check()
         finally:
             self._say_notices()
+
+    def _rendered(
+        self, number: int | None, weights: BlockWeights, probes: Sequence[Probe], missing: Sequence[int]
+    ) -> Iterator[list[Rendered]]:
+        """Batches of what is missing; number: of a search trial, which may carry slopes."""
+        if self._slopes is None or number is None:
+            return self.judge.evaluate(weights, probes, missing, self._between_steps)
+        return self._slopes.evaluate(
+            number, weights, probes, missing, between_steps=self._between_steps, shares=self._shares
+        )
 
     def _between_steps(self) -> None:
         self.context.check()
@@ -237,8 +260,11 @@ class Trials:
 
     def _say_notices(self) -> None:
         for text in self.judge.notices[self._said :]:
-            self.store.note(self.context.lease, text)
+            self._note(text)
             self._said += 1
+
+    def _note(self, text: str) -> None:
+        self.store.note(self.context.lease, text)
 
     def _timings(self, proposing: float) -> dict[str, float]:
         return {"propose": proposing, **asdict(self.judge.seconds())}

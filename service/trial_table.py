@@ -51,6 +51,7 @@ def _row(trial: TrialRecord) -> TrialRow:
         began=trial.created_at,
         ended=trial.ended_at,
         weights=trial.weights,
+        slopes=trial.slopes,
     )
 
 

@@ -31,6 +31,9 @@ class TrialRow(BaseModel):
     began: datetime | None = None
     ended: datetime | None = None
     weights: BlockWeights = Field(description="Block name -> alpha; merged = (1 - alpha) A + alpha B.")
+    slopes: BlockWeights | None = Field(
+        default=None, description="Block name -> d score / d alpha; none where they were not computed."
+    )
 
 
 class TrialTable(BaseModel):
@@ -57,14 +60,18 @@ def blocks_in(trials: Sequence[TrialRow]) -> list[str]:
 def trials_csv(table: TrialTable) -> str:
     """Columns number, kind, state, score, seconds, reason, then one by the name of each block.
 
-    Numbers are written so that they come back to the bit; what a trial has not is left empty.
+    Where trials have slopes, a column `slope IN00` and so on for each block follows. Numbers are written so
+    that they come back to the bit; what a trial has not is left empty.
     """
     out = io.StringIO()
     columns = ["number", "kind", "state", "score", "seconds", "reason"]
-    writer = csv.DictWriter(out, [*columns, *table.blocks], lineterminator="\n")
+    sloped = any(trial.slopes for trial in table.trials)
+    slopes = {block: f"slope {block}" for block in table.blocks} if sloped else {}
+    writer = csv.DictWriter(out, [*columns, *table.blocks, *slopes.values()], lineterminator="\n")
     writer.writeheader()
     for trial in table.trials:
-        writer.writerow({**{name: getattr(trial, name) for name in columns}, **trial.weights})
+        own = {slopes[block]: slope for block, slope in (trial.slopes or {}).items()}
+        writer.writerow({**{name: getattr(trial, name) for name in columns}, **trial.weights, **own})
     return out.getvalue()
 
 

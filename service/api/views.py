@@ -32,6 +32,9 @@ class TrialView(BaseModel):
     number: int
     state: TrialState
     weights: dict[str, float]
+    slopes: dict[str, float] | None = Field(
+        description="d score / d weight by block; none where they were not computed (docs/search.md)."
+    )
     score: float | None
     reason: str | None = Field(description="Why it failed.")
     seconds: float | None

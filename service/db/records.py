@@ -63,6 +63,7 @@ class TrialRecord(Record):
     number: int
     state: TrialState
     weights: dict[str, float]
+    slopes: dict[str, float] | None
     score: float | None
     may_win: bool
     estimate: float | None
@@ -82,6 +83,7 @@ class EndedTrial(Record):
 
     number: int
     weights: dict[str, float]
+    slopes: dict[str, float] | None
     score: float | None
     estimate: float | None
     standard_error: float | None
@@ -94,6 +96,7 @@ class RenderRecord(Record):
     seconds: float
     state: RenderState
     scores: dict[str, float]
+    slopes: dict[str, float] | None = None
 
 
 class CheckpointRecord(Record):
@@ -148,22 +151,25 @@ class NewJob:
 
 @dataclass(frozen=True)
 class NewRender:
-    """A stored image (by hash) and each scorer's raw number for it."""
+    """A stored image (by hash), each scorer's raw number for it, and its share of its batch's slopes."""
 
     probe: int
     sha256: str
     seconds: float
     scores: dict[str, float]
+    slopes: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
 class Looks:
     """What is told of a trial beside its score. means: scorer -> raw number in the mean over the probes;
-    warnings: of the watch, in words; may_win: False for what is only to be beaten."""
+    warnings: of the watch, in words; may_win: False for what is only to be beaten;
+    slopes: d score / d weight by block, where they were computed."""
 
     means: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     may_win: bool = True
+    slopes: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

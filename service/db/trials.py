@@ -120,12 +120,12 @@ class TrialStore(Database):
         with self._read() as session:
             return session.execute(wanted).scalar_one()
 
-    def render_totals(self, node_id: int) -> tuple[int, float]:
-        """(number of renders, seconds they took) over all trials of a node."""
+    def render_totals(self, node_id: int, after: int = -1) -> tuple[int, float]:
+        """(number of renders, seconds they took) over all trials of a node after number `after`."""
         wanted = (
             select(func.count(), func.coalesce(func.sum(Render.seconds), 0.0))
             .join(Trial, Trial.id == Render.trial_id)
-            .where(Trial.node_id == node_id)
+            .where(Trial.node_id == node_id, Trial.number > after)
         )
         with self._read() as session:
             count, seconds = session.execute(wanted).one()
@@ -161,6 +161,7 @@ class TrialStore(Database):
             trial.score, trial.seconds, trial.timings = score, seconds, dict(timings)
             trial.means, trial.warnings = dict(looks.means) or None, list(looks.warnings) or None
             trial.may_win = looks.may_win
+            trial.slopes = None if looks.slopes is None else dict(looks.slopes)
             node.failed_in_row = 0
             _record_end(session, node, trial)
 
@@ -199,7 +200,15 @@ class TrialStore(Database):
 def render_records(session: Session, *which: ColumnElement[bool]) -> dict[int, list[RenderRecord]]:
     """Trial id -> its renders by probe, for the trials of this condition."""
     wanted = (
-        select(Render.trial_id, Render.id, Render.probe, Render.sha256, Render.seconds, Render.state)
+        select(
+            Render.trial_id,
+            Render.id,
+            Render.probe,
+            Render.sha256,
+            Render.seconds,
+            Render.state,
+            Render.slopes,
+        )
         .join(Trial)
         .where(*which)
         .order_by(Render.probe)
@@ -209,10 +218,12 @@ def render_records(session: Session, *which: ColumnElement[bool]) -> dict[int, l
     for render_id, scorer, value in session.execute(scores):
         by_render[render_id][scorer] = value
     found: dict[int, list[RenderRecord]] = defaultdict(list)
-    for trial_id, render_id, probe, sha256, seconds, state in session.execute(wanted):
+    for trial_id, render_id, probe, sha256, seconds, state, slopes in session.execute(wanted):
         scored = by_render[render_id]
         found[trial_id].append(
-            RenderRecord(probe=probe, sha256=sha256, seconds=seconds, state=state, scores=scored)
+            RenderRecord(
+                probe=probe, sha256=sha256, seconds=seconds, state=state, scores=scored, slopes=slopes
+            )
         )
     return dict(found)
 
@@ -224,7 +235,14 @@ def _trial(node_id: int, kind: TrialKind, number: int) -> Select[Trial]:
 def _add_renders(session: Session, trial_id: int, renders: Sequence[NewRender]) -> None:
     now = time.time()
     rows = [
-        {"trial_id": trial_id, "probe": r.probe, "sha256": r.sha256, "seconds": r.seconds, "created_at": now}
+        {
+            "trial_id": trial_id,
+            "probe": r.probe,
+            "sha256": r.sha256,
+            "seconds": r.seconds,
+            "slopes": r.slopes,
+            "created_at": now,
+        }
         for r in renders
     ]
     inserted = session.execute(insert(Render).values(rows).returning(Render.probe, Render.id))

@@ -25,7 +25,7 @@ from service.report.plot import Search
 from service.results import BASELINE_NAMES, comparable, winner_warnings
 from service.scale import scale_of
 
-STAGES = ("propose", "merge", "render", "score")
+STAGES = ("propose", "merge", "render", "score", "slope")
 
 Role = Literal["a", "b", "uniform", "leaf", "average", "winner"]
 

@@ -161,7 +161,7 @@ def test_the_trials_of_a_job_leave_in_every_format(
     said = run("export-trials", job_id, tmp_path / "study.db")
     assert f"study {job_id}/01b" in said
     study = optuna.load_study(study_name=f"{job_id}/01b", storage=f"sqlite:///{tmp_path / 'study.db'}")
-    assert [trial.value for trial in study.trials] == [score for _, _, score, _ in ended]
+    assert [trial.value for trial in study.trials] == [trial.score for trial in ended]
     assert [trial.params for trial in study.trials] == [weights for _, weights, _, _ in ended]
 
 
