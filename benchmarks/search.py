@@ -1,7 +1,6 @@
 """Searches compared, per render: ours, and those of other projects run from their own packages.
 
-    python -m benchmarks.search --histories DIR [--folder DIR] [--families rough interior zoo] [--seeds N]
-                                [--arms NAME ...] [--trials N] [--jobs N] [--quick] [--table] [--plot FILE] [--json FILE]
+    python -m benchmarks.search --histories DIR [--families rough interior zoo] [--seeds N] [--jobs N]
 
 Every finished search is a line in FOLDER/runs.jsonl: run again, it goes on with what is missing. --table runs
 nothing and shows what is there. --quick: two objectives of each simulated family, 20 renders, no peers.
@@ -29,17 +28,18 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--histories", type=Path, metavar="DIR", help="of auto-MBW-rt; `rough` is fitted to them")
-    parser.add_argument("--folder", type=Path, default=Path("search-benchmark"), help="runs, models, renders' scores")
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=["rough", "interior"])
-    parser.add_argument("--arms", nargs="+", choices=list(arms()), metavar="NAME", help=", ".join(arms()))
-    parser.add_argument("--trials", type=int, default=100, help="renders of one search, in trials")
-    parser.add_argument("--seeds", type=int, default=10, help="objectives of each family, each with a seed of its own")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--quick", action="store_true", help="only to see it work: a minute")
-    parser.add_argument("--table", action="store_true", help="run nothing")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the picture there (.svg, .png)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    add = parser.add_argument
+    add("--histories", type=Path, metavar="DIR", help="of auto-MBW-rt; `rough` is fitted to them")
+    add("--folder", type=Path, default=Path("search-benchmark"), help="keeps runs, models, scores")
+    add("--families", nargs="+", choices=FAMILIES, default=["rough", "interior"])
+    add("--arms", nargs="+", choices=list(arms()), metavar="NAME", help=", ".join(arms()))
+    add("--trials", type=int, default=100, help="renders of one search, in trials")
+    add("--seeds", type=int, default=10, help="objectives of each family, each with a seed of its own")
+    add("--jobs", type=int, default=1, help="processes")
+    add("--quick", action="store_true", help="only to see it work: a minute")
+    add("--table", action="store_true", help="run nothing")
+    add("--plot", type=Path, metavar="FILE", help="write the picture there (.svg, .png)")
+    add("--json", type=Path, metavar="FILE", help="write the figures there")
     return parser.parse_args()
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import get_args
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.searching.histories import fitted
 from benchmarks.searching.peers import auto_mbw, bayesian_merger
 from benchmarks.searching.runs import Recorder
-from optimizer.search import SamplerName, SearchSettings, ToldTrial, propose
+from benchmarks.searching.transfer import Knowledge, knowledge, local_process
+from optimizer.search import SamplerName, SearchSettings, ToldTrial, carries_slopes, propose
+from scoring.errors import InputError
 
 Arm = Callable[[Recorder, int, int], None]
 """Searches what a recorder hands it, with a budget of renders and a seed, until that raises BudgetSpent."""
@@ -19,14 +22,18 @@ _MOST_CHANGED, _STEP = 4, 0.3
 
 
 def ours(sampler: SamplerName) -> Arm:
-    """The search of autombw: baselines first, then what the sampler proposes. Slopes where it asks for them."""
+    """The search of autombw: baselines, then what the sampler proposes, with slopes where it asks."""
 
     def run(recorder: Recorder, budget: int, seed: int) -> None:
         settings = SearchSettings(sampler=sampler, trials=budget, seed=seed)
         told: list[ToldTrial] = []
         while True:
-            weights = propose(settings, recorder.blocks, len(told), told)
-            told.append(ToldTrial(len(told), weights, recorder.observe(weights)))
+            number = len(told)
+            weights = propose(settings, recorder.blocks, number, told)
+            if carries_slopes(settings, number):
+                told.append(ToldTrial(number, weights, *recorder.observe_slopes(weights)))
+            else:
+                told.append(ToldTrial(number, weights, recorder.observe(weights)))
 
     return run
 
@@ -45,8 +52,18 @@ def one_plus_one(recorder: Recorder, _budget: int, seed: int) -> None:
             best, height = tried, score
 
 
-def arms() -> Mapping[str, Arm]:
-    """By name, the cheapest first."""
-    offered: dict[str, Arm] = {name: ours(name) for name in get_args(SamplerName)}
-    cheap: dict[str, Arm] = {name: offered.pop(name) for name in ("random", "tpe", "cmaes")}
-    return {**cheap, "(1+1)": one_plus_one, **offered, "auto-MBW": auto_mbw, "bayesian-merger": bayesian_merger}
+PEERS: Mapping[str, Arm] = {"auto-MBW": auto_mbw, "bayesian-merger": bayesian_merger}
+OURS: tuple[SamplerName, ...] = ("random", "tpe", "cmaes", "gp", "gradient")
+"""Those that autombw offers. `auto` is gradient here: every objective has slopes."""
+
+
+def arms(histories: Path | None = None) -> Mapping[str, Arm]:
+    """By name, the cheapest first. histories: what `transfer` learns from; without, it can't be run."""
+
+    def known(seed: int) -> Knowledge:
+        if histories is None:
+            raise InputError("the arm `transfer` learns from histories: name their folder, --histories DIR")
+        return knowledge(histories, seed % len(fitted(histories)))
+
+    own: dict[str, Arm] = {"local-gp": local_process(None), "transfer": local_process(known)}
+    return {**{name: ours(name) for name in OURS}, "(1+1)": one_plus_one, **own, **PEERS}

@@ -64,8 +64,8 @@ def fit(x: Array, y: Array) -> Process:
 def fit_shared(data: list[tuple[Array, Array]]) -> list[Process]:
     """As `fit`, for several sets that have length scales and noise (as a share of the spread) in common.
 
-    Priors, on values brought to mean 0 and spread 1: log length scale ~ N(log 1, 1), log noise ~ N(log .3, 1),
-    log signal variance ~ N(0, .5). The mean of each set has a flat prior and is integrated out.
+    Priors, on values brought to mean 0 and spread 1: log length scale ~ N(log 1, 1), log noise ~
+    N(log .3, 1), log signal variance ~ N(0, .5). The mean of each set has a flat prior and is integrated out.
     """
     spreads = [float(y.std()) or 1.0 for _, y in data]
     sets = [
@@ -159,9 +159,7 @@ def draw(process: Process, seed: int, data: tuple[Array, Array] | None = None) -
     frequencies = normal * np.sqrt(5.0 / random.chisquare(5.0, (FEATURES, 1))) / process.scales
     phases = random.uniform(0.0, 2 * np.pi, FEATURES)
     amplitudes = random.standard_normal(FEATURES) * np.sqrt(2.0 / FEATURES)
-    prior = Draw(
-        process, frequencies, phases, amplitudes, np.zeros((0, dimensions)), np.zeros(0)
-    )
+    prior = Draw(process, frequencies, phases, amplitudes, np.zeros((0, dimensions)), np.zeros(0))
     if data is None:
         return prior
     points, values = data

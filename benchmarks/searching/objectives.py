@@ -1,4 +1,4 @@
-"""What is searched in simulation: functions of the 27 block weights that are drawn from Gaussian processes."""
+"""What is searched in simulation: functions of the 27 block weights, drawn from Gaussian processes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SLOPE_PRICE = 4.0
 class Objective(Protocol):
     """One pair, as a search sees it.
 
-    marks: after how many renders the truth about the best-observed point is asked; slope_price: what a score
-    with slopes costs, in scores alone.
+    marks: after how many renders the truth about the best-observed point is asked; slope_price: what a budget
+    is charged for a score with slopes, in scores alone.
     """
 
     name: str
@@ -42,10 +42,14 @@ class Objective(Protocol):
         """What the weights are worth: without noise, or on probes that no search saw."""
         ...
 
+    def measured_price(self) -> float:
+        """What a score with slopes cost so far, in scores alone."""
+        ...
+
 
 @dataclass(frozen=True)
 class DrawnObjective:
-    """A draw from a Gaussian process, less `bowl` times the squared distance to `peak`, in units of its signal.
+    """A draw from a Gaussian process less `bowl` times the squared distance to `peak`, in its signal's units.
 
     noise: of an observation, in the same units. It is a function of the weights: a render is the same again.
     """
@@ -70,6 +74,9 @@ class DrawnObjective:
     def truth(self, weights: BlockWeights) -> float:
         x = self._point(weights)
         return self.drawn.value(x) - self.bowl * float(((x - self.peak) ** 2).sum())
+
+    def measured_price(self) -> float:
+        return self.slope_price
 
     def _point(self, weights: BlockWeights) -> Array:
         return np.array([weights[block] for block in self.blocks])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,7 +24,7 @@ FAMILIES = ("rough", "interior", "zoo")
 
 @dataclass(frozen=True)
 class Setup:
-    """Where the histories lie, where the zoo's checkpoints and scores are kept, and the renders of a search."""
+    """Where the histories lie, where runs and the zoo's files are kept, and the renders of a search."""
 
     histories: Path | None
     folder: Path
@@ -39,7 +39,9 @@ class Setup:
         match family:
             case "rough":
                 if self.histories is None:
-                    raise InputError("the family `rough` is fitted to histories: name their folder, --histories DIR")
+                    raise InputError(
+                        "the family `rough` is fitted to histories: name their folder, --histories"
+                    )
                 return rough(self.histories, number)
             case "interior":
                 return interior(number)
@@ -70,7 +72,7 @@ def search(setup: Setup, wanted: Search) -> Run:
     recorder = Recorder(setup.objective(wanted.family, wanted.number), wanted.arm, setup.budget)
     with threadpool_limits(1):
         with suppress(BudgetSpent):
-            arms()[wanted.arm](recorder, setup.budget, wanted.number)
+            arms(setup.histories)[wanted.arm](recorder, setup.budget, wanted.number)
         return recorder.finish()
 
 

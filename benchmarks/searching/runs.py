@@ -21,8 +21,9 @@ class BudgetSpent(Exception):
 class Run:
     """What one search did. A record is one line of JSON.
 
-    budget: renders it was given; observed: scores in order; slopes: which of them came with slopes; seconds: CPU time of each proposal;
-    truths: (renders, what the best-observed weights are worth) at the objective's marks; best: those weights.
+    budget: renders it was given; observed: scores in order; slopes: which of them came with slopes, and
+    slope_price: what such a score cost, in scores; seconds: CPU time of each proposal; truths: (renders, what
+    the best-observed weights are worth) at the objective's marks; best: those weights.
     """
 
     objective: str
@@ -31,18 +32,19 @@ class Run:
     observed: list[float] = field(default_factory=list)
     slopes: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    slope_price: float = 0.0
     truths: list[tuple[int, float]] = field(default_factory=list)
     best: BlockWeights = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def costs(self, slope_price: float) -> list[float]:
+    def costs(self) -> list[float]:
         """Renders spent up to and with each observation, in scores alone."""
         spent, costs = 0.0, []
         with_slopes = set(self.slopes)
         for number in range(len(self.observed)):
-            spent += slope_price if number in with_slopes else 1.0
+            spent += self.slope_price if number in with_slopes else 1.0
             costs.append(spent)
         return costs
 
@@ -55,7 +57,6 @@ class Recorder:
         self.blocks = objective.blocks
         self._objective, self._budget, self._spent = objective, budget, 0.0
         self._tried: list[BlockWeights] = []
-        self._costs: list[float] = []
         self._known: dict[int, float] = {}
         self._since = time.process_time()
 
@@ -76,8 +77,10 @@ class Recorder:
 
     def finish(self) -> Run:
         """The run, with what its best weights were worth at every mark that the budget reached."""
+        self.run.slope_price = self._objective.measured_price()
+        costs = self.run.costs()
         for mark in self._objective.marks:
-            within = [number for number, cost in enumerate(self._costs) if cost <= mark]
+            within = [number for number, cost in enumerate(costs) if cost <= mark]
             if within and mark <= self._budget:
                 best = max(within, key=lambda number: (self.run.observed[number], -number))
                 self.run.best = self._tried[best]
@@ -94,7 +97,6 @@ class Recorder:
             raise BudgetSpent
         self.run.seconds.append(round(time.process_time() - self._since, 4))
         self._spent += price
-        self._costs.append(self._spent)
         answer = ask()
         self._since = time.process_time()
         return answer

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from itertools import combinations
 from pathlib import Path
 from random import Random
@@ -21,8 +21,10 @@ from typing import Any
 
 import yaml
 
+from benchmarks.searching.objectives import SLOPE_PRICE
 from examples.emoji.assemble import assemble, assemble_reward, members
 from optimizer.blocks import BLOCKS, BlockWeights, uniform
+from optimizer.slopes import mean_slopes
 from optimizer.trial import PairEvaluator
 from scoring.probes import Probe, read_probes
 from scoring.scorers.base import ScorerSpec
@@ -32,8 +34,6 @@ JOB = Path(__file__).parents[2] / "examples" / "emoji" / "job.yaml"
 SEARCH_PROBES, HELD_OUT_PROBES = 16, 48
 # How far a search of the zoo is looked at on held-out probes: that costs several trials each time.
 MARKS = (10, 30, 60, 100)
-# A slope's price in trials while none has been measured.
-_FIRST_PRICE = 4.0
 
 
 def pairs() -> list[tuple[str, str]]:
@@ -60,7 +60,8 @@ class Cache:
         for line in file.read_text().splitlines() if file.exists() else []:
             with suppress(json.JSONDecodeError):  # a line that a kill cut short
                 entry = json.loads(line)
-                self.rated[entry.pop("key")] = Rated(**entry)
+                key = entry.pop("key")
+                self.rated[key] = Rated(**entry)
 
     def keep(self, key: str, rated: Rated) -> None:
         self.rated[key] = rated
@@ -74,6 +75,8 @@ class ZooObjective:
     uniform merge on held-out prompts and seeds."""
 
     marks: Sequence[int] = MARKS
+    blocks: Sequence[str] = BLOCKS
+    slope_price: float = SLOPE_PRICE
 
     def __init__(self, folder: Path, number: int, pair: tuple[str, str]) -> None:
         self.name = f"zoo/{number}"
@@ -84,25 +87,22 @@ class ZooObjective:
         self._searched = _probes(job["probes"], random, SEARCH_PROBES, seed=1000 + number)
         self._held_out = _probes(job["heldout"], random, HELD_OUT_PROBES, seed=2000 + number)
 
-    @property
-    def blocks(self) -> Sequence[str]:
-        return BLOCKS
-
-    @property
-    def slope_price(self) -> float:
-        """Seconds of a score with slopes over those of a score, as the cache has them so far."""
+    def measured_price(self) -> float:
+        """CPU seconds of a score with slopes over those of a score, the medians of what the cache has."""
         seconds: dict[bool, list[float]] = {True: [], False: []}
         for rated in self._cache(self._searched).rated.values():
             seconds[rated.slopes is not None].append(rated.seconds)
         if not seconds[True] or not seconds[False]:
-            return _FIRST_PRICE
+            return self.slope_price
         return median(seconds[True]) / median(seconds[False])
 
     def observe(self, weights: BlockWeights) -> float:
         return fmean(self._rated(weights, self._searched).scores)
 
     def observe_slopes(self, weights: BlockWeights) -> tuple[float, BlockWeights]:
-        raise NotImplementedError
+        rated = self._rated(weights, self._searched, with_slopes=True)
+        assert rated.slopes is not None
+        return fmean(rated.scores), rated.slopes
 
     def truth(self, weights: BlockWeights) -> float:
         best, uniform_merge = (
@@ -110,24 +110,29 @@ class ZooObjective:
         )
         return best - uniform_merge
 
-    def _rated(self, weights: BlockWeights, probes: Sequence[Probe]) -> Rated:
+    def _rated(self, weights: BlockWeights, probes: Sequence[Probe], with_slopes: bool = False) -> Rated:
         cache = self._cache(probes)
-        key = _key(weights)
+        key = _key(weights) + ("/slopes" if with_slopes else "")
         if key not in cache.rated:
-            started = time.process_time()
-            rendered = [one for batch in self._evaluator.evaluate(weights, probes) for one in batch]
-            rendered.sort(key=lambda one: one.probe)
-            cache.keep(key, Rated([one.scores["clip"] for one in rendered], time.process_time() - started))
+            cache.keep(key, self._rendered(weights, probes, with_slopes))
         return cache.rated[key]
+
+    def _rendered(self, weights: BlockWeights, probes: Sequence[Probe], with_slopes: bool) -> Rated:
+        evaluator = _evaluator(self._folder, self.pair)
+        started = time.process_time()
+        if with_slopes:
+            batches = evaluator.slopes(weights, probes, {"clip": 1.0})
+        else:
+            batches = evaluator.evaluate(weights, probes)
+        rendered = sorted((one for batch in batches for one in batch), key=lambda one: one.probe)
+        seconds = time.process_time() - started
+        slopes = mean_slopes([one.slopes for one in rendered if one.slopes]) if with_slopes else None
+        return Rated([one.scores["clip"] for one in rendered], seconds, slopes)
 
     def _cache(self, probes: Sequence[Probe]) -> Cache:
         said = json.dumps([probe.model_dump(mode="json") for probe in probes], sort_keys=True)
         digest = hashlib.sha256(said.encode()).hexdigest()[:12]
         return _cache(self._folder / "cache" / f"{'+'.join(self.pair)}-{digest}.jsonl")
-
-    @cached_property
-    def _evaluator(self) -> PairEvaluator:
-        return _evaluator(self._folder, self.pair)
 
 
 def zoo_objective(folder: Path, number: int) -> ZooObjective:
