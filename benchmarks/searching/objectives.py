@@ -19,16 +19,23 @@ SLOPE_PRICE = 4.0
 
 
 class Objective(Protocol):
-    """One pair, as a search sees it.
+    """One pair, as a search sees it."""
 
-    marks: after how many renders the truth about the best-observed point is asked; slope_price: what a budget
-    is charged for a score with slopes, in scores alone.
-    """
+    @property
+    def name(self) -> str: ...
 
-    name: str
-    blocks: Sequence[str]
-    marks: Sequence[int]
-    slope_price: float
+    @property
+    def blocks(self) -> Sequence[str]: ...
+
+    @property
+    def marks(self) -> Sequence[int]:
+        """After how many renders the truth about the best-observed weights is asked."""
+        ...
+
+    @property
+    def slope_price(self) -> float:
+        """What a budget is charged for a score with slopes, in scores alone."""
+        ...
 
     def observe(self, weights: BlockWeights) -> float:
         """The score that a search is told; the same for the same weights."""

@@ -27,9 +27,8 @@ def plot(runs: Sequence[Run], file: Path) -> None:
     for panel, family in zip(axes[0], families, strict=True):
         found = of_family(family, runs)
         for arm, by_objective in found.items():
-            renders = np.arange(
-                3 if family == "zoo" else 1, max(run.budget for run in by_objective.values()) + 1
-            )
+            most = max(run.budget for run in by_objective.values())
+            renders = range(3 if family == "zoo" else 1, most + 1)
             curves = np.array([_curve(run, family, renders) for run in by_objective.values()])
             mean, error = np.nanmean(curves, 0), np.nanstd(curves, 0) / np.sqrt(len(curves))
             (line,) = panel.plot(renders, mean, label=f"{arm} ({len(curves)})")

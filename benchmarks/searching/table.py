@@ -8,13 +8,14 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
-from benchmarks.searching.gaussian_process import Array
 from benchmarks.searching.runs import Run
 
 MARKS = (30, 60, 100)
 RESAMPLES = 2000
+Indices = NDArray[np.integer[Any]]
 Runs = Mapping[str, Mapping[str, Run]]
 """Arm -> objective -> its run."""
 
@@ -60,12 +61,14 @@ def observed_at(run: Run, renders: float) -> float:
     )
 
 
-def bootstrap(count: int, statistic: Callable[[Array], float], level: float = 0.9, seed: int = 0) -> Estimate:
+def bootstrap(
+    count: int, statistic: Callable[[Indices], float], level: float = 0.9, seed: int = 0
+) -> Estimate:
     """A statistic of objectives 0..count-1, with an interval from drawing them with replacement.
 
     statistic: is given indices, an array of ints.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     draws = [statistic(random.integers(0, count, count)) for _ in range(RESAMPLES)]
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], method="nearest")
     return Estimate(float(statistic(np.arange(count))), float(low), float(high), count)
@@ -94,11 +97,11 @@ def renders_to_reach(runs: Runs, arm: str, other: str, renders: int) -> Estimate
     names = shared(runs, [arm, other])
     if not names:
         return None
-    steps = np.arange(1, renders + 1)
+    steps = range(1, renders + 1)
     curves = np.array([[truth_at(runs[arm][name], step) for step in steps] for name in names])
     heights = np.array([truth_at(runs[other][name], renders) for name in names])
 
-    def share(chosen: Array) -> float:
+    def share(chosen: Indices) -> float:
         reached = np.flatnonzero(curves[chosen].mean(0) >= heights[chosen].mean() - 1e-12)
         return float(steps[reached[0]] / renders) if len(reached) else float("inf")
 

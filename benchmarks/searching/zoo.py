@@ -141,7 +141,7 @@ def zoo_objective(folder: Path, number: int) -> ZooObjective:
     return ZooObjective(folder, number, known[number % len(known)])
 
 
-def _probes(spec: dict[str, Any], random: Random, count: int, seed: int) -> list[Probe]:
+def _probes(spec: dict[str, Any], random: Random, count: int, seed: int) -> tuple[Probe, ...]:
     prompts = random.sample(spec["prompts"], count)
     return read_probes({**spec, "prompts": prompts, "seeds": [seed]}, str(JOB)).probes
 
@@ -165,4 +165,4 @@ def _evaluator(folder: Path, pair: tuple[str, str]) -> PairEvaluator:
             assemble(folder / "models", [name])
     if not reward.exists():
         assemble_reward(reward)
-    return PairEvaluator(*files, [ScorerSpec(scorer="clip", model=str(reward))], max_batch=48)
+    return PairEvaluator(files[0], files[1], [ScorerSpec(scorer="clip", model=str(reward))], max_batch=48)
