@@ -1,8 +1,7 @@
-"""What a proposal costs: ours, on at most so many told trials, against the same Optuna sampler told them all. Optuna has none that
-is told slopes.
+"""What a proposal costs: ours, on at most so many told trials, against the same Optuna sampler told them all.
 
-27 blocks; the trials come ever closer to a peak, as those of a search do. One in fifty failed.
-The best time of each counts. `python -m benchmarks.propose [--quick] [--json FILE]`
+Optuna has none that is told slopes. 27 blocks; the trials come ever closer to a peak, as those of a search
+do. One in fifty failed. The best time of each counts. `python -m benchmarks.propose [--quick] [--json FILE]`
 """
 
 from __future__ import annotations

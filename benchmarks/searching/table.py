@@ -61,9 +61,7 @@ def observed_at(run: Run, renders: float) -> float:
     )
 
 
-def bootstrap(
-    count: int, statistic: Callable[[Indices], float], level: float = 0.9, seed: int = 0
-) -> Estimate:
+def bootstrap(count: int, statistic: Callable[[Indices], float], level: float = 0.9) -> Estimate:
     """A statistic of objectives 0..count-1, with an interval from drawing them with replacement.
 
     statistic: is given indices, an array of ints.
@@ -146,12 +144,20 @@ def family_table(family: str, runs: Sequence[Run]) -> Table | None:
         reach = [renders_to_reach(found, arm, "auto-MBW", mark) for mark in (60, 100)]
         table.add_row(
             arm,
-            *(shown(mean_at(by_objective, names, mark)) for mark in MARKS),
+            *(
+                shown(mean_at(by_objective, names, mark)) if _went_on(by_objective, mark) else "-"
+                for mark in MARKS
+            ),
             *(shown(estimate) for estimate in reach),
             f"{seconds(by_objective.values()):.2f}",
             str(len(names)),
         )
     return table
+
+
+def _went_on(by_objective: Mapping[str, Run], renders: int) -> bool:
+    """Whether the arm was not ended long before so many renders."""
+    return median(run.costs()[-1] for run in by_objective.values()) >= 0.9 * renders
 
 
 def seconds(runs: Any) -> float:
