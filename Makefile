@@ -1,13 +1,15 @@
-# make venv | demo | test | lint | zoo. Everything else is made on the way.
+# make venv | demo | test | lint | screenshots | zoo. Everything else is made on the way.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# On all cores. The slow ones start many processes of their own and watch the clock: one after the other.
+FAST := $(BIN)/pytest -q -m "not slow" -n auto --dist loadfile
 # The models are ours and local: nothing may ask a hub.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: venv demo test test-fast lint zoo clean
+.PHONY: venv demo test test-fast lint screenshots zoo clean
 
 venv: $(STAMP)
 
@@ -23,11 +25,15 @@ demo: venv
 	$(BIN)/python -m examples.emoji.demo --out demo
 
 test: venv
-	$(BIN)/pytest -q -m "not slow"
+	$(FAST)
 	$(BIN)/pytest -q -m slow
 
 test-fast: venv
-	$(BIN)/pytest -q -m "not slow"
+	$(FAST)
+
+# The pictures of docs/page.md: a real job in a real browser, some minutes.
+screenshots: venv
+	$(BIN)/python -m examples.emoji.screenshots --out docs
 
 lint: venv
 	$(BIN)/ruff check .

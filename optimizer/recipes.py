@@ -160,7 +160,7 @@ def _json(text: str | None) -> Any:
     """A parent's metadata may hold anything; what is not JSON is no recipe."""
     try:
         return json.loads(text) if text else None
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -24,6 +24,7 @@ from optimizer.standings import (
     ranking,
     standings,
 )
+from scoring.display import cell
 from scoring.probes import Probe
 from scoring.scorers.base import ScorerSpec
 
@@ -137,9 +138,9 @@ def write_tables(found: Results, folder: Path) -> None:
         table.writerow([*head, *(f"{s}{part}" for s in scorers for part in ("", "_error")), "failed"])
         for row in found.ranked:
             numbers = [part for mean in (row.score, *(row.scorers[s] for s in scorers)) for part in mean]
-            table.writerow([row.rank, *row.combination, *numbers, ""])
+            table.writerow([row.rank, *map(cell, row.combination), *numbers, ""])
         for combination, reason in sorted(found.screened.failures.items()):
-            table.writerow(["", *combination, *[""] * (2 + 2 * len(scorers)), reason])
+            table.writerow(["", *map(cell, combination), *[""] * (2 + 2 * len(scorers)), cell(reason)])
     with (folder / "images.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["unet", "text_encoder", "probe", "prompt", "seed", "file", *scorers])
@@ -148,7 +149,8 @@ def write_tables(found: Results, folder: Path) -> None:
             for i, (path, probe) in enumerate(zip(paths, found.probes, strict=True)):
                 numbers = [own[i][scorer] for scorer in scorers]
                 place = path.relative_to(folder).as_posix()
-                table.writerow([*combination, i, probe.prompt, probe.seed, place, *numbers])
+                texts = map(cell, (*combination, i, probe.prompt, probe.seed, place))
+                table.writerow([*texts, *numbers])
     text = json.dumps(as_json(found), indent=2, ensure_ascii=False)
     (folder / "ranking.json").write_text(text + "\n", encoding="utf-8")
 

@@ -117,9 +117,17 @@ def baseline_name(number: int) -> str | None:
 
 
 def propose(
-    settings: SearchSettings, blocks: Sequence[str], number: int, told: Sequence[ToldTrial]
+    settings: SearchSettings,
+    blocks: Sequence[str],
+    number: int,
+    told: Sequence[ToldTrial],
+    *,
+    noisy: bool = False,
 ) -> BlockWeights:
-    """The block weights of trial `number`, each in [0, 1], one for every name in `blocks`."""
+    """The block weights of trial `number`, each in [0, 1], one for every name in `blocks`.
+
+    noisy: whether equal weights may score differently, as they do where people judge.
+    """
     name = baseline_name(number)
     if name is not None:
         return uniform(blocks, BASELINES[name])
@@ -133,7 +141,7 @@ def propose(
             return _evolved(settings, blocks, number, history)
         told_before = _imported(settings, blocks, history)
         informing = informative([*told_before, *history], MOST_TOLD[settings.sampler])
-        return _sampled(settings, blocks, number, informing)
+        return _sampled(settings, blocks, number, informing, noisy=noisy)
 
 
 def informative(history: Sequence[ToldTrial], most: int) -> list[ToldTrial]:
@@ -178,12 +186,12 @@ def _seed(settings: SearchSettings, number: int) -> int:
 
 
 def _sampled(
-    settings: SearchSettings, blocks: Sequence[str], number: int, history: Sequence[ToldTrial]
+    settings: SearchSettings, blocks: Sequence[str], number: int, history: Sequence[ToldTrial], *, noisy: bool
 ) -> BlockWeights:
     """What Optuna's sampler proposes after `history`."""
     # One object for all: the storage copies every trial deeply, and a shared part only once.
     space: dict[str, BaseDistribution] = dict.fromkeys(blocks, FloatDistribution(0.0, 1.0))
-    study = optuna.create_study(direction="maximize", sampler=_sampler(settings, number))
+    study = optuna.create_study(direction="maximize", sampler=_sampler(settings, number, noisy=noisy))
     study.add_trials(
         create_trial(value=trial.score, params=dict(trial.weights), distributions=space) for trial in history
     )
@@ -191,7 +199,7 @@ def _sampled(
     return {block: float(params[block]) for block in blocks}
 
 
-def _sampler(settings: SearchSettings, number: int) -> BaseSampler:
+def _sampler(settings: SearchSettings, number: int, *, noisy: bool) -> BaseSampler:
     seed = _seed(settings, number)
     match settings.sampler:
         case "gp":
@@ -199,7 +207,7 @@ def _sampler(settings: SearchSettings, number: int) -> BaseSampler:
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 # Rendering is deterministic on one device, so equal weights give equal scores; those of an
                 # imported trial come from elsewhere and agree only roughly.
-                return GPSampler(seed=seed, deterministic_objective=not settings.imported)
+                return GPSampler(seed=seed, deterministic_objective=not settings.imported and not noisy)
         case "tpe":
             return TPESampler(seed=seed, multivariate=True)
         case _:

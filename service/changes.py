@@ -79,7 +79,7 @@ def add_leaves(
         final = final_node(nodes).output
         laid = lay_nodes(request.model_copy(update={"output": final}), bracket, plans, inspections)
         kept = [node for node in laid if node.kind in (NodeKind.MERGE, NodeKind.REFERENCE)]
-        return [*kept, *_averages(nodes, final, plans)] if request.average else kept
+        return [*kept, *_averages(nodes, final, plans)] if plans.averaged else kept
 
     added = {name: digest(inspections[name]) for name in names}
     return store.add_leaves(job_id, added, layout, request.model_dump(mode="json"))

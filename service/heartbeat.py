@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.db.records import Lease
 from service.db.store import Store
 from service.errors import LeaseLost
+from service.logs import with_fields
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
@@ -28,7 +29,7 @@ class Heartbeat:
         self._store, self._lease, self._pause = store, lease, lease_seconds / 3
         self._stop = threading.Event()
         self.lost = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=with_fields(self._beat), name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from scoring.data_text import MOST_JSON_CHARACTERS, parse_json, parse_yaml
 from scoring.errors import InputError
 from scoring.probes import probe_data
+from service.folders import exists
 from service.search_files import put_search_files
 
 
@@ -29,7 +28,7 @@ def read_job_file(path: Path) -> dict[str, Any]:
     for scorer in request.get("scorers") or []:
         if isinstance(scorer, dict) and isinstance(scorer.get("model"), str):
             beside = folder / scorer["model"]
-            scorer["model"] = str(beside) if beside.exists() else scorer["model"]
+            scorer["model"] = str(beside) if exists(beside) else scorer["model"]
     return request
 
 
@@ -62,7 +61,11 @@ def _put_probes(spec: Any, folder: Path) -> None:
 
 def _probes(item: Any, folder: Path) -> Any:
     # Not there: the service may have a file of that name in its probes folder.
-    return probe_data(folder / item) if isinstance(item, str) and (folder / item).is_file() else item
+    return (
+        probe_data(folder / item)
+        if isinstance(item, str) and exists(folder / item) and (folder / item).is_file()
+        else item
+    )
 
 
 def _listed(probes: Any) -> list[Any]:
@@ -75,9 +78,11 @@ def _parse(path: Path) -> Any:
     if path.is_dir():
         raise InputError(f"{path} is a directory; give a YAML or JSON file")
     try:
+        if path.stat().st_size > 4 * MOST_JSON_CHARACTERS:
+            raise ValueError(f"it has {path.stat().st_size / 1e6:.0f} MB, too much for a job")
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        return parse_json(text) if path.suffix.lower() == ".json" else parse_yaml(text)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read as {'JSON' if path.suffix == '.json' else 'YAML'}: {error}"
         ) from error

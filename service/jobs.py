@@ -10,6 +10,7 @@ from optimizer.search import SearchSettings
 from scoring.errors import InputError
 from scoring.probes import Probe
 from scoring.scorers.base import ScorerSpec
+from scoring.scorers.cards import is_voted
 from service.settings import describe
 
 PredictionType = Literal["epsilon", "v_prediction"]
@@ -56,6 +57,31 @@ class BracketSpec(BaseModel):
     )
     first: str = Field(default="01b", description="Name of the first node; the next ones count up from it.")
     table: list[TableRow] | None = Field(default=None, description="For explicit: the merges, O = A + B.")
+
+
+class VoteSettings(BaseModel):
+    """How often people are asked, where the scorer `human` is one of the job's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    trials: int = Field(
+        default=8,
+        ge=2,
+        le=1000,
+        description="A round: so many trials are rendered before people compare them.",
+    )
+    votes: int = Field(
+        default=24,
+        ge=1,
+        le=100_000,
+        description="Votes that a round needs before the search goes on; a shorter one needs its share.",
+    )
+    heldout: int = Field(
+        default=24,
+        ge=1,
+        le=100_000,
+        description="Votes on the held-out probes, at the end of a merge.",
+    )
 
 
 class NodeOverrides(BaseModel):
@@ -110,6 +136,9 @@ class JobRequest(BaseModel):
     tally: str = Field(
         default="arithmetic", description="How the scores of all probes become the trial's one score."
     )
+    votes: VoteSettings = Field(
+        default_factory=VoteSettings, description="How often people are asked; with the scorer `human` only."
+    )
     search: SearchSettings = Field(
         default_factory=lambda: SearchSettings.model_validate({}), description="How every node searches."
     )
@@ -135,7 +164,7 @@ class NodePlan(BaseModel):
     """All that a worker needs to run a node, resolved: nothing in it depends on where a job file lay.
 
     normalise: whether there are several scorers that are measured by the job's reference. guards: those of
-    `watch` that are watched both ways.
+    `watch` that are watched both ways. votes: how often people are asked, where they judge.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -147,14 +176,25 @@ class NodePlan(BaseModel):
     watch: list[ScorerSpec] = Field(default_factory=list)
     guards: list[str] = Field(default_factory=list)
     tally: str
+    votes: VoteSettings = Field(default_factory=VoteSettings)
     search: SearchSettings
     prediction_type: PredictionType | None
     notes: list[str] = Field(default_factory=list)
 
     @property
+    def automatic(self) -> list[ScorerSpec]:
+        """Those that count and need no people."""
+        return [spec for spec in self.scorers if not is_voted(spec.scorer)]
+
+    @property
     def judges(self) -> list[ScorerSpec]:
-        """All that judge an image: those that count, then those that only watch."""
-        return [*self.scorers, *self.watch]
+        """All that judge an image once it is rendered: those that count, then those that only watch."""
+        return [*self.automatic, *self.watch]
+
+    @property
+    def voted(self) -> bool:
+        """Whether people have a part in the scores."""
+        return len(self.automatic) < len(self.scorers)
 
 
 def parse_request(data: dict[str, Any], source: str) -> JobRequest:

@@ -23,6 +23,7 @@ from service.recorder import Recorder
 from service.results import result_scores
 from service.sources import Source
 from service.trial_run import Judge, Trials
+from service.votes.run import VotedTrials
 
 log = logging.getLogger(__name__)
 LOADED = "models of node %d are loaded"
@@ -61,7 +62,7 @@ def _run_merge(context: NodeContext) -> None:
     _prepare(context, evaluator)
     judge = Judge(evaluator.blocks, evaluator.evaluate, lambda: evaluator.seconds, evaluator.notices)
     with Recorder(context.store, context.lease, context.settings.renders_dir) as recorder:
-        trials = Trials(context, judge, recorder)
+        trials = (VotedTrials if context.plan.voted else Trials)(context, judge, recorder)
         if context.node.stop_reason is None:
             trials.search()
         winner = context.store.best_trial(context.node.id)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from optimizer.bracket import (
     Bracket,
+    Pick,
     balanced,
     explicit,
     input_text,
@@ -27,7 +28,7 @@ from scoring.errors import InputError
 from scoring.probes import Reading, joined
 from scoring.reward import TALLIES, TALLIES_OF_ANY_SIGN
 from scoring.scorers.base import ScorerSpec
-from scoring.scorers.cards import check_optimised, is_guard
+from scoring.scorers.cards import check_optimised, is_guard, is_voted
 from scoring.scorers.registry import scorer_names
 from scoring.scorers.weights import located
 from service.catalog import Catalog, digest
@@ -137,6 +138,8 @@ def lay_nodes(
     output = safe_name(request.output or _default_output(request), "output")
     plans.check_overrides([node.output for node in bracket.nodes])
     check_places(bracket, inspections)
+    if plans.voted:
+        _check_voted(request, bracket)
     _check_search_points(request, bracket, plans, inspections)
     level = levels(bracket)
     final = bracket.nodes[-1].output
@@ -152,7 +155,7 @@ def lay_nodes(
         )
         for node in bracket.nodes
     ]
-    if request.average and len(bracket.leaves) > 2:
+    if plans.averaged and len(bracket.leaves) > 2:
         nodes.append(scored_node(AVERAGE_NAME, NodeKind.AVERAGE, None, output, plans))
     if request.bracket.seeding == "score":
         nodes += [
@@ -163,6 +166,23 @@ def lay_nodes(
         leaf = next(iter(inspections))
         nodes.append(scored_node(REFERENCE_NAME, NodeKind.REFERENCE, leaf, output, plans))
     return nodes
+
+
+def _check_voted(request: JobRequest, bracket: Bracket) -> None:
+    """Raise InputError where scores of two merges are compared: people compare within one."""
+    if request.bracket.seeding == "score":
+        raise InputError(
+            "bracket.seeding: people compare the trials of one merge, so leaves can't be ranked by their "
+            "votes; take seeding `given` or `distance`, or leave `human` out"
+        )
+    sides = [side for node in bracket.nodes for side in (node.a, node.b)]
+    pick = next((side for side in sides if isinstance(side, Pick)), None)
+    if pick is not None:
+        raise InputError(
+            f"bracket: {input_text(pick)} takes the better of two merges, and people compare the trials of "
+            "one merge, so votes don't say which that is; take kind `sequential`, a table without picks, 2, "
+            "3, 4, 6, 8 or 16 leaves, or leave `human` out"
+        )
 
 
 def _check_search_points(
@@ -199,6 +219,8 @@ class Plans:
             check_optimised(spec.scorer)
         self._watch = _watched(request, settings, local=local)
         self.normalise = request.normalise and len(self._scorers) > 1
+        self.voted = any(is_voted(spec.scorer) for spec in self._scorers)
+        self.averaged = request.average and not self.voted
         self._probes = self._source.read(request.probes, "probes")
         self._heldout = self._read(request.heldout, "heldout", Reading(()))
         self._check_tally(request.tally, "tally")
@@ -232,18 +254,38 @@ class Plans:
             watch=self._watch,
             guards=[spec.scorer for spec in self._watch if is_guard(spec.scorer)],
             tally=own.tally or self._request.tally,
+            votes=self._request.votes,
             search=_search(self._request.search, own.search, where),
             prediction_type=self._request.prediction_type,
-            notes=[*notes, *joined([probes, heldout]).lines()],
+            notes=[*notes, *self._vote_notes(), *joined([probes, heldout]).lines()],
         )
         return plan.model_dump(mode="json")
 
     def _read(self, spec: ProbesSpec | None, field: str, otherwise: Reading) -> Reading:
         return otherwise if spec is None else self._source.read(spec, field)
 
+    def _vote_notes(self) -> list[str]:
+        if not self.voted:
+            return []
+        votes = self._request.votes
+        compared = (
+            f"people judge: after every {votes.trials} trials it waits for {votes.votes} votes, at /vote"
+        )
+        if not self._request.average or len(self._request.leaves) == 2:
+            return [compared]
+        return [
+            compared,
+            "people compare the trials of one merge: the uniform merge of all leaves is not scored",
+        ]
+
     def _check_tally(self, tally: str, field: str) -> None:
         if tally not in TALLIES:
             raise InputError(f"{field}: unknown {tally!r}; known: {', '.join(TALLIES)}")
+        if self.voted and tally not in TALLIES_OF_ANY_SIGN:
+            raise InputError(
+                f"{field}: {tally!r} takes no scores below 0, and votes give one to what lies below the "
+                f"uniform merge; take {', '.join(TALLIES_OF_ANY_SIGN)}"
+            )
         if self.normalise and tally not in TALLIES_OF_ANY_SIGN:
             raise InputError(
                 f"{field}: {tally!r} takes no scores below 0, and normalised ones of several scorers lie on "
@@ -292,6 +334,10 @@ def _watched(request: JobRequest, settings: Settings, *, local: bool) -> list[Sc
         return [ScorerSpec(scorer=name) for name in GUARDS_BY_DEFAULT if name in known]
     counting = {spec.scorer for spec in request.scorers}
     for spec in request.watch:
+        if is_voted(spec.scorer):
+            raise InputError(
+                f"watch: {spec.scorer!r} judges by votes and can only count; name it under scorers"
+            )
         if spec.scorer in counting:
             raise InputError(
                 f"watch: {spec.scorer!r} is among `scorers` too; who is optimised is no second opinion: "

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
+from scoring.scorers.cards import is_voted
 from service.db.records import NodeRecord
 from service.db.states import JobState, NodeKind, NodeState, TrialState
 from service.db.store import Store
@@ -34,6 +35,14 @@ class Best(BaseModel):
     weights: dict[str, float] = Field(description="Block name -> alpha; 0 is A, 1 is B.")
 
 
+class Votes(BaseModel):
+    """How far the votes are that a merge waits for."""
+
+    needed: int = Field(description="Votes that the search, or the held-out score, waits for.")
+    there: int = Field(description="Votes of these that were cast.")
+    total: int = Field(description="All votes on the merge, those that were counted before included.")
+
+
 class NodeProgress(BaseModel):
     """One merge A + B -> O, or checkpoints that are scored without a search."""
 
@@ -55,6 +64,7 @@ class NodeProgress(BaseModel):
     watched: list[str] = Field(description="The scorers that watch and do not count.")
     trials_done: int
     trials_failed: int
+    trials_waiting: int = Field(description="Trials that are rendered and wait for votes.")
     trials_warned: int = Field(description="Trials of which the watch says something.")
     trials_planned: int
     renders: int
@@ -64,6 +74,7 @@ class NodeProgress(BaseModel):
     gain: float | None = Field(description="Best score above the best of A, B and uniform, on search probes.")
     heldout_gain: float | None = Field(description="The same on held-out probes.")
     best: Best | None
+    votes: Votes | None = Field(description="Where people judge: the votes it waits for, or has.")
     checkpoint: Output | None
 
 
@@ -142,6 +153,7 @@ def _node_progress(
         watched=[spec["scorer"] for spec in node.plan.get("watch", [])],
         trials_done=done,
         trials_failed=failed,
+        trials_waiting=counts.get(TrialState.WAITING, 0),
         trials_warned=store.warned_trials(node.id),
         trials_planned=planned,
         renders=renders,
@@ -151,6 +163,7 @@ def _node_progress(
         gain=gain(scores, "search"),
         heldout_gain=gain(scores, "heldout"),
         best=_best(store, node),
+        votes=_votes(store, node),
         checkpoint=_output(store, node),
     )
 
@@ -160,6 +173,15 @@ def _best(store: Store, node: NodeRecord) -> Best | None:
     if trial is None or trial.score is None:
         return None
     return Best(number=trial.number, score=trial.score, weights=trial.weights)
+
+
+def _votes(store: Store, node: NodeRecord) -> Votes | None:
+    if not any(is_voted(spec["scorer"]) for spec in node.plan["scorers"]) or node.kind is not NodeKind.MERGE:
+        return None
+    votes = store.votes(node.id)
+    there = sum(vote.counted is None for vote in votes)
+    needed = (node.votes_needed or 0) if node.state is NodeState.VOTING else 0
+    return Votes(needed=needed, there=there, total=len(votes))
 
 
 def _output(store: Store, node: NodeRecord) -> Output | None:

@@ -22,12 +22,13 @@ from service.db.records import Lease, Looks, NewRender
 from service.db.states import TrialKind
 from service.db.store import Store
 from service.images import store_images
+from service.logs import with_fields
 
 Write = Callable[[], None]
 
 
 class Recorder:
-    """Stores trials one after the other: open, renders…, then finish or fail.
+    """Stores trials one after the other: open, renders…, then finish, park or fail.
 
     Every method raises the error of an earlier write (LeaseLost, OSError, SQLAlchemyError) as soon as
     there is one; nothing is written after it. Leaving the `with` block writes all that waits.
@@ -41,7 +42,7 @@ class Recorder:
         self._batch_stored.set()
         self._trial_id = -1
         self._seconds = 0.0
-        self._thread = threading.Thread(target=self._write_all, name="recorder", daemon=True)
+        self._thread = threading.Thread(target=with_fields(self._write_all), name="recorder", daemon=True)
 
     def __enter__(self) -> Recorder:
         self._thread.start()
@@ -79,6 +80,15 @@ class Recorder:
         def write() -> None:
             full = {**timings, "store": self._seconds}
             self._store.finish_trial(self._lease, self._trial_id, score, seconds, full, looks=looks)
+
+        self._put(write)
+
+    def park(self, seconds: float, timings: Mapping[str, float]) -> None:
+        """All of the open trial is rendered; its score waits for votes."""
+
+        def write() -> None:
+            full = {**timings, "store": self._seconds}
+            self._store.park_trial(self._lease, self._trial_id, seconds, full)
 
         self._put(write)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, Field
 
+from scoring.scorers.cards import is_voted
 from service.db.records import NodeRecord
 from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind
 from service.db.store import Store
@@ -98,8 +99,13 @@ def tree_scores(nodes: Sequence[NodeRecord], scores: dict[int, dict[str, float]]
 
 
 def comparable(nodes: Sequence[NodeRecord]) -> list[NodeRecord]:
-    """The nodes whose scores are measured as the final one's: same probes, scorers, scale and tally."""
+    """The nodes whose scores are measured as the final one's: same probes, scorers, scale and tally.
+
+    Where people vote that is the final one alone: they compare the trials of one merge with each other.
+    """
     final = final_node(nodes)
+    if any(is_voted(spec["scorer"]) for spec in final.plan.get("scorers", [])):
+        return [final]
     return [node for node in nodes if _judge(node) == _judge(final)]
 
 

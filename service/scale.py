@@ -2,7 +2,8 @@
 
 One leaf, the first, is rendered with the job's probes before anything else is searched or scored, in a node
 of its own: `NodeKind.REFERENCE`. Its stored raw numbers give the scale of every node of the job, so that
-scores of any two nodes compare and a resumed job computes the same to the bit. It costs one trial.
+scores of any two nodes compare and a resumed job computes the same to the bit. It costs one trial. The
+scale of people's votes is fixed (scoring/scorers/human.py).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from scoring.errors import InputError
 from scoring.reward import Scale, measure
 from scoring.scorers.base import ScorerSpec
+from scoring.scorers.cards import is_voted
+from scoring.scorers.human import SPREAD
 from service.db.states import NodeKind, NodeState, TrialKind
 from service.db.store import Store
 from service.jobs import NodePlan
@@ -32,4 +35,6 @@ def scale_of(store: Store, job_id: str, plan: NodePlan, specs: Sequence[ScorerSp
         raise InputError(
             "the reference, by which several scorers are normalised, is not done yet; wait for it"
         )
-    return measure([render.scores for render in store.renders(trial.id)], specs)
+    automatic = [spec for spec in specs if not is_voted(spec.scorer)]
+    measured = measure([render.scores for render in store.renders(trial.id)], automatic)
+    return {**measured, **{spec.scorer: SPREAD for spec in specs if is_voted(spec.scorer)}}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -17,6 +15,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from scoring.data_text import parse_toml, parse_yaml
+from scoring.display import shown
 from scoring.errors import InputError
 
 
@@ -92,6 +92,9 @@ class Settings(BaseSettings):
 
     reserve_mb: int = Field(
         default=500, ge=0, description="A node pauses before a disk would have fewer MB free than this."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Lines for people, or a JSON object a line with ids as fields."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="What is logged to stderr; debug tells of every render."
@@ -173,14 +176,9 @@ def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
 def describe(error: ValidationError) -> str:
     """A validation error in one line: every place, what is wrong there, and what was given."""
     return "; ".join(
-        f"{'.'.join(str(p) for p in e['loc']) or 'value'}: {e['msg']} (got {_short(e['input'])})"
+        f"{'.'.join(str(p) for p in e['loc']) or 'value'}: {e['msg']} (got {shown(e['input'])})"
         for e in error.errors()
     )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _settings_file(file: Path | None) -> Path | None:
@@ -195,8 +193,8 @@ def _settings_file(file: Path | None) -> Path | None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        values = parse_toml(text) if path.suffix == ".toml" else parse_yaml(text)
+    except (OSError, ValueError) as error:
         raise InputError(f"settings file {path} cannot be read: {error}") from error
     if values is None:
         return {}

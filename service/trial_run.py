@@ -22,9 +22,11 @@ from scoring.reward import Scale, image_scores, measure, tally
 from scoring.watch import Judged, watch_warnings
 from service.db.records import Looks, TrialRecord
 from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind, TrialState
+from service.logs import about
 from service.node_context import NodeContext, NodePaused
 from service.recorder import Recorder
 from service.scale import scale_of
+from service.tracing import span, traced
 
 log = logging.getLogger(__name__)
 FAILURES_TO_PAUSE = 3
@@ -80,7 +82,13 @@ class Trials:
             number = len(self._told)
             weights = propose(self.plan.search, self.judge.blocks, number, self._told)
             proposing = time.monotonic() - started
-            self._told.append(self._trial(TrialKind.SEARCH, number, weights, proposing=proposing))
+            with about(trial=number), span("trial", job=self.context.lease.job_id, number=number):
+                told = self._trial(TrialKind.SEARCH, number, weights, proposing=proposing)
+            self._told.append(told)
+        self._end_search(reason)
+
+    def _end_search(self, reason: str) -> None:
+        """Raises InputError when no trial succeeded."""
         self.recorder.flush()
         if all(trial.score is None for trial in self._told):
             raise InputError(
@@ -134,7 +142,7 @@ class Trials:
             self._evaluate(weights, probes, scores)
             raw = [scores[i] for i in range(len(probes))]
             score = self._score(raw)
-            if kind is TrialKind.SEARCH:
+            if kind is TrialKind.SEARCH and score is not None:
                 _check_depends_on_weights(score, weights, self._told)
         except (TrialFailed, InputError) as error:
             seconds = earlier + proposing + time.monotonic() - started
@@ -146,17 +154,20 @@ class Trials:
             score = None
         else:
             seconds = earlier + proposing + time.monotonic() - started
-            looks = self._looks(kind, number, score, raw)
-            self.recorder.finish(score, seconds, self._timings(proposing), looks)
+            if score is None:
+                self.recorder.park(seconds, self._timings(proposing))
+            else:
+                looks = self._looks(kind, number, score, raw)
+                self.recorder.finish(score, seconds, self._timings(proposing), looks)
         self._elapsed += seconds
         return ToldTrial(number, weights, score)
 
-    def _score(self, raw: Sequence[Mapping[str, float]]) -> float:
-        """A trial's score from the raw numbers of its images. Raises InputError."""
-        scale = self._scale
+    def _score(self, raw: Sequence[Mapping[str, float]]) -> float | None:
+        """A trial's score from the raw numbers of its images; None while it waits. Raises InputError."""
         if self.context.node.kind is NodeKind.REFERENCE:
-            scale = measure(raw, self.plan.scorers)
-        return tally(self.plan.tally, image_scores(raw, self.plan.scorers, scale))
+            specs = self.plan.automatic
+            return tally(self.plan.tally, image_scores(raw, specs, measure(raw, specs)))
+        return tally(self.plan.tally, image_scores(raw, self.plan.scorers, self._scale))
 
     def _looks(self, kind: TrialKind, number: int, score: float, raw: Sequence[Mapping[str, float]]) -> Looks:
         """What is told of a trial beside its score."""
@@ -214,7 +225,8 @@ class Trials:
         if not missing:
             return
         try:
-            for batch in self.judge.evaluate(weights, probes, missing, self._between_steps):
+            made = self.judge.evaluate(weights, probes, missing, self._between_steps)
+            for batch in traced(made, "render batch"):
                 log.debug("rendered probes %s of node %d", [r.probe for r in batch], self.node_id)
                 self.recorder.renders(batch)
                 scores.update({rendered.probe: rendered.scores for rendered in batch})

@@ -23,10 +23,14 @@ from service.errors import Interrupted, LeaseLost
 from service.heartbeat import Heartbeat
 from service.images import sweep_temporaries
 from service.jobs import NodePlan
+from service.logs import about
 from service.node_context import ExportFailed, NodeContext, NodePaused
 from service.node_run import run_node
+from service.presence import Presence
 from service.processes import is_alive
 from service.settings import Settings
+from service.tracing import span
+from service.votes.run import VotesNeeded
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 0.3
@@ -45,15 +49,17 @@ class Worker:
 
     def run(self) -> None:
         """Work until stopped."""
-        while not self._stopped():
-            if not self._guarded(self.run_one):
-                self.stop.wait(IDLE_SECONDS)
+        with Presence(self.store, self.owner, self.settings.resolved_device()):
+            while not self._stopped():
+                if not self._guarded(self.run_one):
+                    self.stop.wait(IDLE_SECONDS)
 
     def run_job(self, job_id: str) -> None:
         """Work on one job until nothing more happens in it, or until stopped."""
-        while not self._stopped() and not self._guarded(lambda: self._rests(job_id)):
-            if not self._guarded(lambda: self.run_one(job_id)):
-                self.stop.wait(IDLE_SECONDS)
+        with Presence(self.store, self.owner, self.settings.resolved_device()):
+            while not self._stopped() and not self._guarded(lambda: self._rests(job_id)):
+                if not self._guarded(lambda: self.run_one(job_id)):
+                    self.stop.wait(IDLE_SECONDS)
 
     def run_one(self, job_id: str | None = None) -> bool:
         """Lease one node and work on it; False when there was none."""
@@ -62,9 +68,13 @@ class Worker:
         lease = self.store.lease_node(self.owner, self.settings.lease_seconds, job_id=job_id)
         if lease is None:
             return False
-        log.info("node %d of job %s, lease %d", lease.node_id, lease.job_id, lease.number)
-        with Heartbeat(self.store, lease, self.settings.lease_seconds) as heartbeat:
-            self._work(lease, lambda: self._check(lease, heartbeat))
+        with (
+            about(job=lease.job_id, node=lease.node_id),
+            span("node", job=lease.job_id, node=lease.node_id),
+        ):
+            log.info("node %d of job %s, lease %d", lease.node_id, lease.job_id, lease.number)
+            with Heartbeat(self.store, lease, self.settings.lease_seconds) as heartbeat:
+                self._work(lease, lambda: self._check(lease, heartbeat))
         return True
 
     def _work(self, lease: Lease, check: Callable[[], None]) -> None:
@@ -80,6 +90,8 @@ class Worker:
             run_node(NodeContext(self.settings, self.store, self.catalog, lease, node, plan, check))
         except Interrupted:
             self.store.release(lease)
+        except VotesNeeded as error:
+            self.store.await_votes(lease, error.needed, str(error))
         except NodePaused as error:
             self.store.pause_node(lease, str(error))
         except ExportFailed as error:
@@ -128,6 +140,9 @@ def release_dead(store: Store) -> None:
         host, pid, _ = owner.rsplit(":", 2)
         if host == socket.gethostname() and not is_alive(int(pid)):
             store.release_owner(owner)
+    for worker in store.workers():
+        if worker.host == socket.gethostname() and not is_alive(worker.pid):
+            store.remove_worker(worker.owner)
 
 
 def stop_on_signals(stop: threading.Event) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ pytest_plugins = ["tests.postgres"]
 # Small models are slower on many threads than on one, and no test may ask a hub.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# rich keeps for good the width that it finds when it is imported, and pytest-xdist sets one.
+os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +25,16 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     # What Starlette's test client calls every service.
     monkeypatch.setenv("AUTOMBW_ALLOWED_HOSTS", "testserver")
+
+
+@pytest.fixture(autouse=True)
+def _own_log_levels() -> Iterator[None]:
+    """No test sees the log levels that a command set in another one."""
+    loggers = [logging.getLogger(name) for name in ("service", "optimizer", "scoring")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

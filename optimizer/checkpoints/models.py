@@ -6,9 +6,12 @@ import difflib
 from pathlib import Path
 
 from optimizer.checkpoints.diffusers_folders import is_diffusers_folder
+from scoring.display import shown
 from scoring.errors import InputError
 
 SUFFIXES = (".safetensors", ".ckpt")
+# Bytes; what most file systems take, less the suffix.
+_LONGEST = 240
 
 
 def list_models(models_dir: Path) -> list[str]:
@@ -34,8 +37,8 @@ def resolve_model(models_dir: Path, name: str) -> Path:
     and a model that is not there. What is in the file is not looked at.
     """
     folder = _folder(models_dir)
-    if not name or name.startswith(".") or any(mark in name for mark in ("/", "\\", "\0", ":")):
-        raise InputError(f"{name!r} is no model name: name a file of the models folder, not a path")
+    if not _is_name(name):
+        raise InputError(f"{shown(name)} is no model name: name a file of the models folder, not a path")
     # The suffix is added, not replaced: `v1.5` is a name, `.5` is no suffix.
     candidates = [folder / f"{name}.safetensors", folder / name]
     found = next((path for path in candidates if path.is_file() or is_diffusers_folder(path)), None)
@@ -51,6 +54,15 @@ def resolve_model(models_dir: Path, name: str) -> Path:
     if folder.resolve() not in found.resolve().parents:
         raise InputError(f"{name} is a link that leads out of the models folder; put the file itself there")
     return found
+
+
+def _is_name(name: str) -> bool:
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        return False
+    marks = any(mark in name for mark in ("/", "\\", "\0", ":"))
+    return 0 < length <= _LONGEST and not name.startswith(".") and not marks
 
 
 def _folder(models_dir: Path) -> Path:

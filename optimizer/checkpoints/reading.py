@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import pickle
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from scoring.display import shown
 from scoring.errors import InputError
+from scoring.torch_archives import LOAD_ERRORS, load_tensors
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -39,12 +39,9 @@ DTYPES: dict[str, torch.dtype] = {
 """Names of the safetensors format that a checkpoint may use."""
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-# The limit of the safetensors library itself; the header of SDXL has 0.3 MB.
-_MAX_HEADER = 100_000_000
-# data.pkl of a 5 GB checkpoint has 0.5 MB.
-_MAX_PICKLE = 64_000_000
-# What torch.load raises on a pickle that is refused or damaged.
-_LOAD_ERRORS = (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, EOFError, OSError)
+# The header of SDXL has 0.3 MB, with a long history of merges a few. The library's own limit, 100 MB, takes
+# seconds and gigabytes to parse.
+_MAX_HEADER = 25_000_000
 _AGAIN = "download or copy it again"
 
 
@@ -120,6 +117,9 @@ def open_file(path: Path) -> CheckpointFile:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path.name} does not exist in {path.parent}; check the name")
+    if not path.is_file():
+        # To open a pipe is to wait for whoever writes to it.
+        raise InputError(f"{path.name} is no file; give a .safetensors file")
     if path.stat().st_size == 0:
         raise InputError(f"{path.name} is empty (0 bytes); {_AGAIN}")
     with path.open("rb") as file:
@@ -144,10 +144,10 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     metadata = header.pop("__metadata__", {})
     try:
         entries = {key: _entry(value) for key, value in header.items()}
-        end = max((value["data_offsets"][1] for value in header.values()), default=0)
+        end = _end_of(entries.values())
         texts = {str(key): str(value) for key, value in metadata.items()}
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise InputError(f"{path.name}: the header is damaged ({error!r}); {_AGAIN}") from error
+        raise InputError(f"{path.name}: the header is damaged ({shown(error)}); {_AGAIN}") from error
     return entries, _check_total(path, size, end, texts)
 
 
@@ -159,13 +159,17 @@ def _header_bytes(path: Path, file: BinaryIO, size: int) -> bytes:
         raise InputError(
             f"{path.name}: its header would be larger than the file ({length} bytes of header, "
             f"{size} bytes of file), so it is truncated or no safetensors file; {_AGAIN}"
+            if 8 + length > size
+            else f"{path.name}: its header has {length} bytes, {_MAX_HEADER} at most are read; {_AGAIN}"
         )
     return file.read(length)
 
 
 def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text)
+        header = json.loads(text, object_pairs_hook=_unique)
+    except _Twice as error:
+        raise InputError(f"{path.name}: the header has {shown(error.key)} twice; {_AGAIN}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path.name}: the header is not JSON, so it is no safetensors file; {_AGAIN}"
@@ -175,12 +179,42 @@ def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
     return header
 
 
+class _Twice(Exception):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        # Readers differ in which of two they take: what was looked at would not be what is loaded.
+        seen: set[str] = set()
+        raise _Twice(next(key for key, _ in pairs if key in seen or seen.add(key)))
+    return table
+
+
 def _entry(value: Mapping[str, Any]) -> Entry:
     begin, end = value["data_offsets"]
-    entry = Entry(DTYPES[value["dtype"]], tuple(int(number) for number in value["shape"]), begin)
-    if end - begin != entry.numel * entry.dtype.itemsize or begin < 0:
+    shape = tuple(value["shape"])
+    if not all(type(number) is int and 0 <= number < 2**63 for number in (begin, end, *shape)):
+        raise ValueError(f"shape {shape} and bytes {begin}..{end} are not whole numbers from 0")
+    entry = Entry(DTYPES[value["dtype"]], shape, begin)
+    if end - begin != entry.numel * entry.dtype.itemsize:
         raise ValueError(f"shape {entry.shape} does not fit the bytes {begin}..{end}")
     return entry
+
+
+def _end_of(entries: Iterable[Entry]) -> int:
+    """Where the last tensor ends. Raises ValueError unless they lie side by side, each byte in one."""
+    end = 0
+    for entry in sorted(entries, key=lambda entry: (entry.begin, entry.numel)):
+        if entry.begin != end:
+            raise ValueError(
+                f"bytes {min(end, entry.begin)}..{max(end, entry.begin)} are of no tensor or two"
+            )
+        end += entry.numel * entry.dtype.itemsize
+    return end
 
 
 def _check_total(path: Path, size: int, end: int, metadata: dict[str, str]) -> dict[str, str]:
@@ -219,10 +253,11 @@ def _open_safetensors(path: Path) -> CheckpointFile:
 
 
 def _open_torch_zip(path: Path) -> CheckpointFile:
-    _check_zip(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except _LOAD_ERRORS as error:
+        loaded = load_tensors(path, mmap=True)
+    except InputError:
+        raise
+    except LOAD_ERRORS as error:
         raise InputError(
             f"{path.name} is a pickle that holds code or objects beside tensors, or is damaged; nothing of "
             "it was run; convert it to .safetensors where you trust it"
@@ -230,21 +265,6 @@ def _open_torch_zip(path: Path) -> CheckpointFile:
     tensors = _tensors_of(path, loaded)
     entries = {key: Entry(tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}
     return CheckpointFile(path, entries, {}, tensors.__getitem__, tensors.clear)
-
-
-def _check_zip(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise InputError(f"{path.name} is a truncated or damaged .ckpt ({error}); {_AGAIN}") from error
-    # torch stores its members uncompressed; what unpacks to more than the file is a bomb.
-    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-    pickles = sum(member.file_size for member in members if member.filename.endswith(".pkl"))
-    if packed or pickles > _MAX_PICKLE or sum(member.file_size for member in members) > path.stat().st_size:
-        raise InputError(
-            f"{path.name} is no checkpoint written by torch (packed or oversized members); {_AGAIN}"
-        )
 
 
 def _tensors_of(path: Path, loaded: object) -> dict[str, Tensor]:

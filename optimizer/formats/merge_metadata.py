@@ -21,6 +21,7 @@ from optimizer.component_recipes import KEY as COMPONENTS_KEY
 from optimizer.component_recipes import ComponentRecipe, read_component_recipe
 from optimizer.formats.text import read_text
 from optimizer.recipes import AverageRecipe, Parent, Recipe, read_average, read_recipe
+from scoring.data_text import parse_json
 from scoring.errors import InputError
 
 # A1111 itself nests as deep as people merge; the deepest known has nine merges.
@@ -219,8 +220,10 @@ def _metadata_of(path: Path) -> Mapping[str, Any]:
         with open_checkpoint(path) as file:
             return file.metadata
     try:
-        data = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        data = parse_json(read_text(path))
+    except InputError:
+        raise
+    except ValueError as error:
         raise InputError(
             f"{path}: is no JSON ({error}); give a checkpoint or its metadata as JSON"
         ) from error
@@ -235,8 +238,8 @@ def _json_of(metadata: Mapping[str, Any], key: str, notices: list[str]) -> dict[
     value = metadata.get(key)
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (json.JSONDecodeError, RecursionError) as error:
+            value = parse_json(value)
+        except ValueError as error:
             notices.append(f"{key} is no JSON ({error}): not read")
             return {}
     if value is None or isinstance(value, dict):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from optimizer.blocks import BLOCKS, NAT_ORDER, SDXL_BLOCKS, BlockWeights
 from optimizer.formats.mbwrt_history import history_csv
+from scoring.display import cell
 from scoring.errors import InputError
 
 _ALL_BLOCKS = tuple(dict.fromkeys((*BLOCKS, *SDXL_BLOCKS)))
@@ -57,14 +58,15 @@ def blocks_in(trials: Sequence[TrialRow]) -> list[str]:
 def trials_csv(table: TrialTable) -> str:
     """Columns number, kind, state, score, seconds, reason, then one by the name of each block.
 
-    Numbers are written so that they come back to the bit; what a trial has not is left empty.
+    Numbers are written so that they come back to the bit; what a trial has not is left empty. A text that a
+    spreadsheet would take for a formula has a `'` before it.
     """
     out = io.StringIO()
     columns = ["number", "kind", "state", "score", "seconds", "reason"]
     writer = csv.DictWriter(out, [*columns, *table.blocks], lineterminator="\n")
     writer.writeheader()
     for trial in table.trials:
-        writer.writerow({**{name: getattr(trial, name) for name in columns}, **trial.weights})
+        writer.writerow({**{name: cell(getattr(trial, name)) for name in columns}, **trial.weights})
     return out.getvalue()
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from scoring.display import shown
 from scoring.errors import InputError
-from scoring.probes.checked import shown
 from scoring.probes.probe import Schedule
 from scoring.rendering.sampling import SAMPLERS
 

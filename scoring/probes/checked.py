@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from scoring.display import shown
 from scoring.errors import InputError
 from scoring.probes.probe import DynamicThresholding, FreeU, FreeUStage, Hires, Probe
 
@@ -58,9 +59,3 @@ def _problem(details: Any) -> str:
 def quoted_keys(names: Sequence[str]) -> str:
     """`key 'a'`, or `keys 'a', 'b'`."""
     return ("key " if len(names) == 1 else "keys ") + ", ".join(repr(name) for name in names)
-
-
-def shown(value: object) -> str:
-    """A value as an error message shows it: 80 characters at most."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

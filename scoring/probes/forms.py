@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scoring.display import shown
 from scoring.errors import InputError
-from scoring.probes.checked import checked_probe, quoted_keys, shown
+from scoring.probes.checked import checked_probe, quoted_keys
 from scoring.probes.infotext_reader import read_infotext
 from scoring.probes.payload import MARKS, read_payload
 from scoring.probes.places import Places
-from scoring.probes.reading import Note, Reading, joined
+from scoring.probes.reading import Note, Reading, check_count, joined
 from scoring.probes.wildcards import expanded, wildcard_in, wildcard_mode
 
 _PRODUCT = ("defaults", "prompts", "seeds")
@@ -26,6 +27,7 @@ def read_probes(spec: Any, source: str, places: Places | None = None) -> Reading
     """
     places = places or Places()
     if isinstance(spec, list):
+        check_count(len(spec), source)
         reading = joined([_read(item, f"{source}[{i}]", places) for i, item in enumerate(spec)])
     else:
         reading = _read(spec, source, places)
@@ -89,6 +91,7 @@ def _read_product(spec: Mapping[str, Any], source: str, places: Places) -> Readi
             raise InputError(f"{source}: {key!r} does not belong in 'defaults'; put it in '{key}s'")
     shared = {str(key): value for key, value in defaults.items()}
     prompts, seeds = (_listed(spec, key, source) for key in ("prompts", "seeds"))
+    check_count(len(prompts) * len(seeds), source)
     return joined(
         [
             _read_probe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from PIL import Image
@@ -11,6 +12,8 @@ from scoring.errors import InputError
 from scoring.probes.infotext import to_infotext
 from scoring.probes.probe import Probe
 
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_MOST_PIXELS = 40_000_000
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PARAMETERS = "parameters"
 """The name of the PNG text chunk, and of the entry in an image's `info`."""
@@ -26,10 +29,17 @@ def infotext_of_image(path: Path) -> str:
     Raises InputError for a file that is no image, and for an image that has none.
     """
     try:
-        with Image.open(path) as image:
-            text = _text(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: can't be read as an image: {error}") from error
+        with warnings.catch_warnings():
+            # Of what may be a bomb; its pixels are only decoded where there are few enough.
+            warnings.simplefilter("ignore")
+            # By name alone Pillow would try every format it knows, and run other programs for some.
+            with Image.open(path, formats=_FORMATS) as image:
+                text = _text(image)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:
+        # Pillow's parsers let out whatever a broken chunk or tag makes them raise.
+        raise InputError(f"{path}: can't be read as an image: {error}; take another copy of it") from error
     if not text:
         raise InputError(
             f"{path}: no infotext in it; programs that save or send images often drop it: take the file that "
@@ -57,9 +67,16 @@ def png_text(image: Image.Image) -> PngInfo | None:
 
 def _text(image: Image.Image) -> str:
     if isinstance(image, PngImageFile):
-        # `text` reads the whole file: the chunk may stand behind the picture.
-        text = image.info.get(PARAMETERS) or image.text.get(PARAMETERS, "")
-        return str(text)
+        if text := image.info.get(PARAMETERS):
+            return str(text)
+        width, height = image.size
+        if width * height > _MOST_PIXELS:
+            raise InputError(
+                f"no infotext before its {width} x {height} pixels, and so many are not read to look behind "
+                "them; type the settings into a YAML file"
+            )
+        # The chunk may stand behind the picture: `text` reads all of it.
+        return str(image.text.get(PARAMETERS, ""))
     comment = image.getexif().get_ifd(_EXIF).get(_USER_COMMENT, b"")
     if isinstance(comment, str):
         return comment

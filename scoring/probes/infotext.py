@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from scoring.probes.a1111 import TUNED_MODES, eta_key
 from scoring.probes.infotext_lines import write_lines
 from scoring.probes.probe import DynamicThresholding, FreeU, Hires, Probe
+from scoring.rendering.sampling import SAMPLERS, named_for_automatic
 
 _Settings = Mapping[str, str | None]
 """None: not written."""
@@ -28,7 +29,7 @@ def to_infotext(probe: Probe) -> str:
     settings: _Settings = {
         "Steps": str(probe.steps),
         "Sampler": probe.sampler,
-        "Schedule type": probe.schedule,
+        "Schedule type": named_for_automatic(probe.sampler, probe.schedule),
         "CFG scale": _number(probe.cfg_scale),
         "Seed": str(probe.seed),
         "Size": f"{probe.width}x{probe.height}",
@@ -65,12 +66,20 @@ def _hires(hires: Hires) -> _Settings:
         "Hires prompt": hires.prompt,
         "Hires negative prompt": hires.negative_prompt,
         "Hires CFG Scale": None if hires.cfg_scale is None else _number(hires.cfg_scale),
-        "Hires schedule type": hires.schedule,
+        "Hires schedule type": _second_schedule(hires),
         "Hires upscale": None if resized and hires.scale == 2 else _number(hires.scale),
         "Hires resize": f"{hires.resize_x}x{hires.resize_y}" if resized else None,
         "Hires steps": str(hires.steps) if hires.steps else None,
         "Hires upscaler": hires.upscaler,
     }
+
+
+def _second_schedule(hires: Hires) -> str | None:
+    # Where A1111 finds none it takes that of the first pass, which a sampler of its own does not.
+    if hires.sampler is None or hires.schedule is not None:
+        return hires.schedule
+    spec = SAMPLERS[hires.sampler]
+    return None if spec.fixed else spec.schedule
 
 
 def _thresholding(given: DynamicThresholding) -> _Settings:

@@ -20,7 +20,9 @@ from scoring.errors import InputError
 _NEGATIVE = "Negative prompt:"
 _LABEL = "parameters"  # the name of the PNG chunk; people copy it with the text
 _FIRST_SETTING = re.compile(r"Steps: *\d")
-_SETTING = re.compile(r'\s*(?P<key>[^,:"]+):\s*(?P<value>"(?:\\.|[^\\"])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)')
+_SETTING = re.compile(
+    r'\s*(?P<key>[^,:"\s][^,:"]*):\s*(?P<value>"(?:\\.|[^\\"])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)'
+)
 _FEWEST = 3
 _EXACT_PROMPT, _EXACT_NEGATIVE = "Exact prompt", "Exact negative prompt"
 
@@ -132,7 +134,7 @@ def _unquoted(value: str, key: str, source: str) -> str:
         )
     try:
         text = json.loads(value, strict=False)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return value.strip()
     return text if isinstance(text, str) else value.strip()
 

@@ -112,6 +112,6 @@ def _hashes(text: str) -> list[str]:
     """The names in "Hashes", which is a JSON object of hashes."""
     try:
         hashes = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return []
     return list(hashes) if isinstance(hashes, dict) else []

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
+from scoring.display import shown
 from scoring.errors import InputError
 from scoring.probes.a1111 import (
     NO_RNG,
@@ -143,8 +144,8 @@ class _Settings:
         value = self._left.pop(key)
         try:
             return parse(value)
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{self.source}: {key}: {value!r} is not {kind}; correct it") from error
+        except (ValueError, KeyError, RecursionError) as error:
+            raise InputError(f"{self.source}: {key}: {shown(value)} is not {kind}; correct it") from error
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from scoring.display import shown
 from scoring.errors import InputError
 from scoring.probes.a1111 import NO_RNG, rng_named, sampler_and_schedule
-from scoring.probes.checked import checked_probe, quoted_keys, shown
+from scoring.probes.checked import checked_probe, quoted_keys
 from scoring.probes.payload_options import Options, read_options
 from scoring.probes.payload_scripts import read_scripts
 from scoring.probes.places import Places
 from scoring.probes.probe import MAX_SEED, Probe
-from scoring.probes.reading import Note, Reading
+from scoring.probes.reading import Note, Reading, check_count
 from scoring.probes.wildcards import expanded, wildcard_in, wildcard_mode
 
 _DEFAULTS: Mapping[str, Any] = {
@@ -158,6 +159,7 @@ class _Payload:
         """The fields of a probe once per image, with their seeds: consecutive, or, where a variation is asked
         for, one seed and consecutive seeds of the variation."""
         count = self._count("n_iter") * self._count("batch_size")
+        check_count(count, self.source)
         strength = self.given.get("subseed_strength", 0.0)
         fields, seed = self._fields(), self._seed("seed", count)
         if not strength:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from scoring.display import shown
 from scoring.errors import InputError
 from scoring.probes.a1111 import eta_key, rng_named, schedule_named
-from scoring.probes.checked import shown
 
 _READ = (
     "CLIP_stop_at_last_layers",

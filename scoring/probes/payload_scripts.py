@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scoring.display import shown
 from scoring.errors import InputError
 from scoring.probes.a1111 import freeu_share, freeu_stages
-from scoring.probes.checked import shown
 
 # What the web UI adds to every payload; its own API passes over them.
 _IDLE = {"seed", "sampler", "extra options", "comments", "api payload"}

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from scoring.errors import InputError
-from scoring.rendering.sampling import check_sampler, check_schedule
+from scoring.rendering.sampling import check_sampler, check_schedule, unless_usual
 from scoring.rendering.upscalers import check_upscaler
 
 MAX_SEED = 2**32 - 1
@@ -21,6 +29,8 @@ def _multiple_of_8(size: int) -> int:
 
 Pixels = Annotated[int, Field(ge=0, le=16384), AfterValidator(_multiple_of_8)]
 Side = Annotated[int, Field(gt=0, le=16384), AfterValidator(_multiple_of_8)]
+# Reading nested brackets takes the square of their number.
+Prompt = Annotated[str, Field(max_length=10_000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Sampler = Annotated[str, AfterValidator(check_sampler)]
 Schedule = Literal[
@@ -45,7 +55,17 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Hires(_Value):
+class _Sampled(_Value):
+    """What has a sampler and a schedule: one that the sampler runs with anyway is kept as None."""
+
+    @field_validator("schedule", check_fields=False)
+    @classmethod
+    def _usual_is_none(cls, schedule: str | None, info: ValidationInfo) -> str | None:
+        sampler = info.data.get("sampler")
+        return schedule if sampler is None else unless_usual(sampler, schedule)
+
+
+class Hires(_Sampled):
     """A1111's hires fix: the finished latents are enlarged, noised again and denoised once more.
 
     upscaler: a name of A1111's. scale: of both sides, unless resize_x or resize_y (pixels, multiples of 8) is
@@ -64,8 +84,8 @@ class Hires(_Value):
     sampler: Sampler | None = None
     schedule: Schedule | None = None
     cfg_scale: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    prompt: str | None = None
-    negative_prompt: str | None = None
+    prompt: Prompt | None = None
+    negative_prompt: Prompt | None = None
 
 
 class FreeUStage(_Value):
@@ -144,21 +164,23 @@ class DynamicThresholding(_Value):
     interpolate_phi: float = Field(default=1.0, ge=0, le=1)
 
 
-class Probe(_Value):
+class Probe(_Sampled):
     """One image to render.
 
-    seed: 0..2**32-1. sampler: a name of A1111's. schedule: its noise levels; None = those the sampler's name
-    ends with, or uniform; "Automatic" = those that A1111 since 1.9 chooses for the sampler. steps: 1..1000.
-    cfg_scale: >= 0; 1 follows the prompt alone, 0 the negative prompt alone. width, height: pixels, multiples
-    of 8. clip_skip: which layer of the text encoder is read, counted from the last, 1 = the last.
-    rng: whose random numbers the noise is, those of torch on a CPU or on an Nvidia GPU (which A1111 calls NV
-    or, where there is one, GPU); both are the same on every device. eta: how much noise samplers add on the
-    way, the sampler's own where None. ensd: what A1111 adds to the seed for that noise.
-    variation_strength: 0..1, how far the noise lies towards that of variation_seed. cfg_rescale: 0..1.
+    prompt, negative_prompt: at most 10,000 characters. seed: 0..2**32-1. sampler: a name of A1111's.
+    schedule: its noise levels; None = those the sampler's name ends with, or uniform (naming
+    these gives None); "Automatic" = those
+    that A1111 since 1.9 chooses for the sampler. steps: 1..1000. cfg_scale: >= 0; 1 follows the prompt
+    alone, 0 the negative prompt alone. width, height: pixels, multiples of 8. clip_skip: which layer of the
+    text encoder is read, counted from the last, 1 = the last. rng: whose random numbers the noise is, those
+    of torch on a CPU or on an Nvidia GPU (which A1111 calls NV or, where there is one, GPU); both are the
+    same on every device. eta: how much noise samplers add on the way, the sampler's own where None. ensd:
+    what A1111 adds to the seed for that noise. variation_strength: 0..1, how far the noise lies towards that
+    of variation_seed. cfg_rescale: 0..1.
     """
 
-    prompt: str
-    negative_prompt: str = ""
+    prompt: Prompt
+    negative_prompt: Prompt = ""
     seed: int = Field(ge=0, le=MAX_SEED)
     sampler: Sampler = "DPM++ 2M Karras"
     schedule: Schedule | None = None
@@ -185,7 +207,6 @@ class Probe(_Value):
         return own.sampler or self.sampler, own.schedule or (None if own.sampler else self.schedule)
 
     @model_validator(mode="after")
-    def _schedules_fit_samplers(self) -> Probe:
-        check_schedule(self.sampler, self.schedule)
+    def _second_schedule_fits_sampler(self) -> Probe:
         check_schedule(*self.second_sampler)
         return self

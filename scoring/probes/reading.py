@@ -6,7 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
+from scoring.errors import InputError
 from scoring.probes.probe import Probe
+
+MOST_PROBES = 10_000
+"""Every trial renders all of them."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,17 @@ class Reading:
         return replace(self, probes=tuple(probes))
 
 
+def check_count(count: int, source: str) -> None:
+    """Raise InputError, naming `source`, for more probes than a trial could ever render."""
+    if count > MOST_PROBES:
+        raise InputError(f"{source}: {count:,} probes, and {MOST_PROBES:,} are taken at most; list fewer")
+
+
 def joined(readings: Sequence[Reading]) -> Reading:
     """One reading of several, in their order."""
     counted: set[int] = set()
     start = 0
+    check_count(sum(len(reading.probes) for reading in readings), "probes")
     for reading in readings:
         counted |= {start + i for i in reading.counted_by_a1111}
         start += len(reading.probes)

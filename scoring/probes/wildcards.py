@@ -19,15 +19,16 @@ from dynamicprompts.wildcards import WildcardManager
 from dynamicprompts.wildcards.values import WildcardValues
 from pyparsing import ParseBaseException
 
+from scoring.display import shown
 from scoring.errors import InputError
-from scoring.probes.checked import checked_probe, shown
+from scoring.probes.checked import checked_probe
 from scoring.probes.probe import Probe
 
 Mode = Literal["none", "random", "combinatorial"]
 MOST_COMBINATIONS = 1000
 
 _WILDCARD = re.compile(r"__[~!@]?[\w*.][\w\-/*. ]*?(\([^()]*\))?__")
-_VARIANT = re.compile(r"\{[^{}]*(\||\$\$)[^{}]*\}")
+_VARIANT = re.compile(r"\{(?=[^{}]*(\||\$\$))[^{}]*\}")
 # The library would take these for comments, variables, wraps and wildcards, or change them.
 _SIGNS = re.compile(r"%(?!\{)|\$(?!\{)|#|//|/\*|\t|__+")
 _SIGNS_IN_BRACES = re.compile(r"\$\$")

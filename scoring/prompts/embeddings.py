@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from scoring.errors import InputError
 from scoring.prompts.chunks import CHUNK_LENGTH
+from scoring.torch_archives import LOAD_ERRORS, load_tensors
 
 EMBEDDING_SUFFIXES = (".safetensors", ".pt", ".bin")
 
@@ -90,13 +90,15 @@ def _contents(path: Path) -> Any:
     try:
         if path.suffix.lower() == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_tensors(path)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} is no plain embedding: it would run code when read, or is broken; "
             "take a .safetensors of it"
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (SafetensorError, *LOAD_ERRORS) as error:
         raise InputError(
             f"{path} can't be read as an embedding ({error}); take another copy of it"
         ) from error

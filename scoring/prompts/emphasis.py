@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
 
+import numpy as np
+
 ROUND = 1.1
 SQUARE = 1 / 1.1
 
@@ -21,7 +23,8 @@ _LEXEME = re.compile(
     """,
     re.VERBOSE,
 )
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+# White space is looked at from its beginning only: from each of its places it would take its square in time.
+_BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")
 _TO_ESCAPE = re.compile(r"[\\()\[\]]")
 
 
@@ -47,11 +50,12 @@ def parse_emphasis(text: str) -> list[Span | Break]:
     and vanishes.
     """
     pieces: list[str | Break] = []
-    weights: list[float] = []
+    # No piece is empty. An array, since brackets in brackets multiply what lies behind them again and again.
+    weights = np.ones(len(text) + 1)
     opened: dict[str, list[int]] = {")": [], "]": []}  # where the brackets begin that are still open
 
     def multiply(start: int, factor: float) -> None:
-        weights[start:] = [weight * factor for weight in weights[start:]]
+        weights[start : len(pieces)] *= factor
 
     for lexeme in _LEXEME.finditer(text):
         bracket, number = lexeme["bracket"], lexeme["number"]
@@ -63,12 +67,11 @@ def parse_emphasis(text: str) -> list[Span | Break]:
             multiply(opened[")"].pop(), float(number))
         else:
             pieces.extend(_broken(lexeme.group() if lexeme["escaped"] is None else lexeme["escaped"]))
-            weights.extend([1.0] * (len(pieces) - len(weights)))
     for start in opened[")"]:
         multiply(start, ROUND)
     for start in opened["]"]:
         multiply(start, SQUARE)
-    return _merged(pieces, weights)
+    return _merged(pieces, weights[: len(pieces)].tolist())
 
 
 def to_text(parts: Sequence[Span | Break]) -> str:

@@ -24,8 +24,9 @@ class ScorerCard:
     hub: the id under which folder and files are published as they are needed here.
     commands: what puts everything into a folder, which stands as `{folder}`.
     prompts: whether it reads the prompt. differentiable: whether gradients reach the image.
-    guard: only watched, never optimised. classifier: it gives the probability of a label; label: which one
-    unless the user names another. sigmoid_middle: x0 in 1 / (1 + exp(x0 - x)), as auto-MBW-rt has it.
+    guard: only watched, never optimised. voted: people judge, by comparing (human.py).
+    classifier: it gives the probability of a label; label: which one unless the user names another.
+    sigmoid_middle: x0 in 1 / (1 + exp(x0 - x)), as auto-MBW-rt has it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ScorerCard:
     prompts: bool = False
     differentiable: bool = True
     guard: bool = False
+    voted: bool = False
     classifier: bool = False
     label: str | None = None
     sigmoid_middle: float | None = None
@@ -256,6 +258,15 @@ _CARDS = (
         ),
     ),
     ScorerCard(
+        name="human",
+        what="people, who are shown two images of the same probe and say which is better",
+        number="logits above the uniform merge: 0 as good, 1 preferred by 73 %, 2 by 88 %",
+        fooled_by="tiredness, habit, and whoever votes without looking",
+        prompts=True,
+        differentiable=False,
+        voted=True,
+    ),
+    ScorerCard(
         name="sharpness",
         what="variance of the Laplacian of the luma",
         number="grey levels (of 255) squared, 0 and up; below 100 often means blurred",
@@ -309,6 +320,12 @@ def is_guard(name: str) -> bool:
     """Whether the scorer is only to be watched, never optimised."""
     card = card_of(name)
     return card is not None and card.guard
+
+
+def is_voted(name: str) -> bool:
+    """Whether people judge by votes, and no image has a number before."""
+    card = card_of(name)
+    return card is not None and card.voted
 
 
 def check_optimised(name: str) -> str:

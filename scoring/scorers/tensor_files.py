@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scoring.errors import InputError
+from scoring.torch_archives import LOAD_ERRORS, load_tensors
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -27,8 +26,10 @@ def read_file(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        return load_tensors(path)
+    except InputError:
+        raise
+    except (SafetensorError, *LOAD_ERRORS) as error:
         raise InputError(f"{path}: not readable as tensors: {error}") from error
 
 

@@ -15,7 +15,18 @@ from service.access.identity import is_loopback
 from service.access.login import login_router
 from service.access.proxies import Proxies
 from service.access.rates import GuessLimit
-from service.api import access, afterwards, description, events, jobs, models, problems
+from service.api import (
+    access,
+    afterwards,
+    description,
+    events,
+    gallery,
+    jobs,
+    models,
+    operations,
+    problems,
+    votes,
+)
 from service.api.bodies import BodyLimits
 from service.api.conditional import Conditional
 from service.api.context import Context, own_version
@@ -23,6 +34,9 @@ from service.api.idempotency import Idempotency
 from service.catalog import Catalog
 from service.dashboard.mounting import mount_page
 from service.db.store import Store
+from service.operations.http_metrics import HttpMetrics
+from service.operations.metrics import registry_of
+from service.operations.readiness import Readiness
 from service.settings import Settings
 
 DESCRIPTION = """
@@ -45,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     accounts = Accounts(store, always=settings.auth == "always" or not is_loopback(settings.host))
     guesses = GuessLimit()
+    registry = registry_of(store)
     app: FastAPI = FastAPIOffline(
         title="autombw",
         version=own_version(),
@@ -53,12 +68,14 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=[
             {"name": "jobs", "description": "Merges that are searched, and what they produce."},
             {"name": "afterwards", "description": "Trials judged anew, reported, exported, collected."},
+            {"name": "votes", "description": "People compare images, where a job's scorer is `human`."},
             {"name": "models", "description": "The checkpoints that can be merged."},
             {"name": "access", "description": "Tokens, and who did what with them."},
             {"name": "service", "description": "The service itself."},
         ],
         # The first sees a request first.
         middleware=[
+            Middleware(HttpMetrics, registry=registry),
             Middleware(Proxies, trusted=settings.trusted_proxies),
             Middleware(Guard, settings=settings, store=store, accounts=accounts, guesses=guesses),
             Middleware(BodyLimits, max_bytes=round(settings.max_body_mb * 1e6)),
@@ -68,11 +85,15 @@ def create_app(settings: Settings) -> FastAPI:
     )
     context = Context(settings, store, Catalog(settings.models_dir))
     app.state.context = context
+    app.state.metrics, app.state.readiness = registry, Readiness(settings, store)
     problems.install(app)
     app.include_router(jobs.router)
     app.include_router(events.router)
     app.include_router(afterwards.router)
     app.include_router(models.router)
+    app.include_router(votes.router)
+    app.include_router(gallery.router)
+    app.include_router(operations.router)
     app.include_router(access.router)
     app.include_router(login_router(settings, store, accounts, guesses))
     mount_page(app, context)

@@ -59,6 +59,8 @@ def server_of(app: FastAPI, **given: Any) -> uvicorn.Server:
     """A server for the application. given: more of uvicorn's settings."""
     settings: dict[str, Any] = {
         "log_level": "warning",
+        # Its records go where ours go, in the same format.
+        "log_config": None,
         "http": _Impatient,
         "timeout_keep_alive": IDLE_SECONDS,
         "limit_concurrency": CONNECTIONS,

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from scoring.display import printable
 from scoring.errors import InputError
 from service.cli import (
     afterwards,
@@ -24,6 +25,7 @@ from service.cli import (
     serve,
     tokens,
     uniform,
+    workers,
 )
 from service.errors import Conflict, NotFound
 
@@ -61,6 +63,7 @@ for command in (
     formats.export_trials,
     formats.export_mecha,
     local.worker,
+    workers.workers,
     backup.backup,
     backup.restore,
     tokens.audit,
@@ -79,5 +82,5 @@ def main() -> None:
     try:
         app()
     except (InputError, NotFound, Conflict) as error:
-        typer.echo(f"autombw: {error}", err=True)
+        typer.echo(f"autombw: {printable(str(error), lines=True)}", err=True)
         sys.exit(2)

@@ -21,7 +21,14 @@ from service.cli.output import console
 AT_REST = ("done", "failed", "cancelled", "paused")
 POLL_SECONDS = 0.5
 WARNING = "yellow"
-STYLES = {"done": "green", "failed": "red", "paused": "yellow", "cancelled": "yellow", "running": "cyan"}
+STYLES = {
+    "done": "green",
+    "failed": "red",
+    "paused": "yellow",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "voting": "magenta",
+}
 
 
 def follow(fetch: Callable[[], dict[str, Any]], as_json: bool) -> dict[str, Any]:
@@ -134,6 +141,8 @@ def _node(node: dict[str, Any]) -> RenderableType:
 
 def _pace(node: dict[str, Any], ended: int) -> str:
     parts = [f"trial {ended} of {node['trials_planned']}"]
+    if node["votes"] and node["votes"]["needed"]:
+        parts.append(f"{node['votes']['there']} of {node['votes']['needed']} votes")
     if node["trials_failed"]:
         parts.append(f"{node['trials_failed']} failed")
     if node["trials_warned"]:

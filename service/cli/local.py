@@ -12,8 +12,9 @@ from rich.table import Table
 from scoring.errors import InputError
 from service.cli.live import follow
 from service.cli.output import AsJson, console, print_json
-from service.cli.setup import Config, configure_logging
+from service.cli.setup import Config
 from service.jobfile import read_job_file
+from service.logs import configure_logging
 from service.settings import Settings, load_settings
 
 DATABASE_SECONDS = 1.0

@@ -17,8 +17,9 @@ from scoring.probes import Probe, probe_data
 from scoring.scorers.base import ScorerSpec
 from service.cli.components import CACHE, file_of
 from service.cli.output import AsJson, console, errors, fail, print_json
-from service.cli.setup import Config, configure_logging
+from service.cli.setup import Config
 from service.jobfile import read_job_file
+from service.logs import configure_logging
 from service.settings import Settings, describe, load_settings
 
 # torch and diffusers take seconds to import: only the commands that compute may pay for them.

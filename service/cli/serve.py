@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scoring.errors import InputError
-from service.cli.setup import Config, configure_logging
+from service.cli.setup import Config
+from service.logs import configure_logging
 from service.settings import Settings, load_settings
 
 if TYPE_CHECKING:

@@ -21,7 +21,9 @@ FONT = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
 class Chart:
     """A chart in this place of the page. words: what it shows, for who cannot see it."""
 
-    def __init__(self, words: str, *, height: str = "17rem", on_click: Callable[[Any], None] | None = None) -> None:
+    def __init__(
+        self, words: str, *, height: str = "17rem", on_click: Callable[[Any], None] | None = None
+    ) -> None:
         self._look = look()
         self._draw: Draw | None = None
         self.element = ui.echart({}, on_point_click=on_click).classes("chart").style(f"height: {height}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.dashboard.snapshot import Topic
+from service.db.records import NodeRecord
 from service.db.states import NODE_FINAL, NodeState
 from service.db.store import Store
 from service.progress import JobProgress, job_progress
@@ -76,6 +77,18 @@ def jobs_topic(limit: int) -> Topic[list[JobLine]]:
     return Topic(("jobs", limit), JobLines(limit))
 
 
-def job_topic(job_id: str) -> Topic[JobLine]:
+@dataclass(frozen=True)
+class JobView:
+    """A job as its own page shows it. nodes: as they lie in the tree."""
+
+    line: JobLine
+    nodes: list[NodeRecord]
+
+
+def job_topic(job_id: str) -> Topic[JobView]:
     """One job."""
-    return Topic(("job", job_id), lambda store: job_line(store, job_id), job_id=job_id)
+
+    def read(store: Store) -> JobView:
+        return JobView(job_line(store, job_id), store.nodes(job_id))
+
+    return Topic(("job", job_id), read, job_id=job_id)

@@ -32,7 +32,9 @@ def frame(title: str, *, active: str = "", trail: tuple[tuple[str, str], ...] = 
     (label, path) of the pages above it."""
     ui.page_title(f"{title} · autombw")
     ui.add_css(STYLE)
-    ui.colors(primary="#5b4ee6", positive="#12805c", negative="#c73838", warning="#b06a00", dark_page="#0f121a")
+    ui.colors(
+        primary="#5b4ee6", positive="#12805c", negative="#c73838", warning="#b06a00", dark_page="#0f121a"
+    )
     with ui.element("header").classes("top"):
         with ui.link(target="/").classes("brand").props('aria-label="autombw, all jobs"'):
             ui.html(MARK, sanitize=False).classes("mark")
@@ -40,8 +42,10 @@ def frame(title: str, *, active: str = "", trail: tuple[tuple[str, str], ...] = 
         with ui.element("nav").classes("nav").props('aria-label="Pages"'):
             for label, path, icon in NAVIGATION:
                 here = label == active
-                with ui.link(target=path).classes("here" if here else "").props(
-                    'aria-current="page"' if here else ""
+                with (
+                    ui.link(target=path)
+                    .classes("here" if here else "")
+                    .props('aria-current="page"' if here else "")
                 ):
                     ui.icon(icon).props('aria-hidden="true"')
                     ui.label(label)

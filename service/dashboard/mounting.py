@@ -11,12 +11,21 @@ from starlette.routing import Match, Mount
 from starlette.types import Scope
 
 from service.api.context import Context
-from service.dashboard import job_page, jobs_page, node_page, pictures, submit_page
+from service.dashboard import (
+    gallery_page,
+    job_page,
+    jobs_page,
+    node_page,
+    pictures,
+    submit_page,
+    vote_page,
+    workers_page,
+)
 from service.dashboard.layout import MARK
 from service.dashboard.site import Site, set_site
 from service.dashboard.snapshot import Snapshot
 
-PAGES = (jobs_page, job_page, node_page, submit_page)
+PAGES = (jobs_page, job_page, node_page, submit_page, vote_page, gallery_page, workers_page)
 """Every module of pages registers its own when it is imported."""
 
 
@@ -26,7 +35,14 @@ class _BesideTheApi(Mount):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         path = str(scope.get("path", "")).removeprefix(str(scope.get("root_path", "")))
         asks_for_a_page = scope.get("method", "GET") in ("GET", "HEAD") and not path.startswith("/api/")
-        return super().matches(scope) if asks_for_a_page or path.startswith("/_nicegui") else (Match.NONE, {})
+        if not asks_for_a_page and not path.startswith("/_nicegui"):
+            return Match.NONE, {}
+        match, child = super().matches(scope)
+        if scope.get("root_path"):
+            # NiceGUI would put the prefix before its links twice: once as the proxy said it, once as it was
+            # believed.
+            child["headers"] = [header for header in scope["headers"] if header[0] != b"x-forwarded-prefix"]
+        return match, child
 
 
 def mount_page(app: FastAPI, context: Context) -> None:

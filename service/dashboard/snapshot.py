@@ -18,9 +18,10 @@ from service.db.watching import LATE
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-POLL_SECONDS = 0.4
-REST = 9.0
-"""A topic that took t seconds to read is left alone for REST · t: the page never costs a tenth of a core."""
+POLL_SECONDS = 0.3
+REST, LONGEST_REST = 9.0, 0.6
+"""A topic that took t seconds to read is left alone for REST · t, but for no longer than LONGEST_REST
+seconds: the page costs a tenth of a core at most, unless that made it late."""
 TROUBLE_SECONDS = 2.0
 KEPT_SECONDS = 30.0
 """For so long what nobody watches is kept, for who comes back."""
@@ -78,12 +79,14 @@ class Snapshot:
 
     def watch(self, topic: Topic[T], show: Show[T]) -> Callable[[], None]:
         """Call `show` with the topic's reading, soon and after every change, until the returned is called."""
+        if not self._is_polling():
+            # What was read before is old, and what is read now must be told even if it is equal.
+            self._entries.clear()
+            self._task = asyncio.create_task(self._poll(), name="snapshot")
         entry = self._entries.setdefault(topic.key, _Entry(topic))
         entry.watchers.append(show)
-        if entry.reading is not None and self._is_polling():
+        if entry.reading is not None:
             _tell(show, entry.reading)
-        if not self._is_polling():
-            self._task = asyncio.create_task(self._poll(), name="snapshot")
 
         def leave() -> None:
             if show in entry.watchers:
@@ -112,15 +115,12 @@ class Snapshot:
         return self._task is not None and not self._task.done()
 
     async def _poll(self) -> None:
-        try:
-            # What happened while nobody watched is not known: everything is read once more.
-            self._after = await run_in_threadpool(self._store.newest_event)
-        except OperationalError:
-            self._after = 0
-        for entry in self._entries.values():
-            entry.stale = True
+        self._after, began = 0, False
         while self._forget():
             try:
+                if not began:
+                    self._after = await run_in_threadpool(self._store.newest_event)
+                    began = True
                 await self._mark_stale()
                 for entry in list(self._entries.values()):
                     if entry.watchers and self._is_due(entry):
@@ -128,7 +128,9 @@ class Snapshot:
                 await asyncio.sleep(POLL_SECONDS)
             except OperationalError as error:
                 log.warning("the page waits for the database: %s", error.args[0])
-                self._tell_trouble("The database does not answer. What you see is from before; it goes on by itself.")
+                self._tell_trouble(
+                    "The database does not answer. What you see is from before; it goes on by itself."
+                )
                 await asyncio.sleep(TROUBLE_SECONDS)
 
     def _forget(self) -> bool:
@@ -167,7 +169,7 @@ class Snapshot:
             log.debug("topic %s: %s", entry.topic.key, error, exc_info=True)
             reading = Reading(None, str(error) or type(error).__name__)
         entry.read_at = time.monotonic()
-        entry.rests_until = entry.read_at + REST * (entry.read_at - began)
+        entry.rests_until = entry.read_at + min(LONGEST_REST, REST * (entry.read_at - began))
         if reading != entry.reading:
             entry.reading = reading
             for show in list(entry.watchers):

@@ -106,7 +106,9 @@ def add_toggle() -> None:
     """The button for dark and light; until a person presses it the browser's own preference holds."""
     now = look()
     mode = ui.dark_mode(now.dark)
-    button = ui.button(icon="dark_mode").props('flat round dense aria-label="Dark or light"').classes("toggle")
+    button = (
+        ui.button(icon="dark_mode").props('flat round dense aria-label="Dark or light"').classes("toggle")
+    )
     button.tooltip("Dark or light")
 
     def apply(dark: bool) -> None:
@@ -125,7 +127,9 @@ def add_toggle() -> None:
     async def follow_browser() -> None:
         if not now.chosen:
             try:
-                apply(await ui.run_javascript("matchMedia('(prefers-color-scheme: dark)').matches", timeout=5))
+                apply(
+                    await ui.run_javascript("matchMedia('(prefers-color-scheme: dark)').matches", timeout=5)
+                )
             except TimeoutError:
                 return
 

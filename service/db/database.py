@@ -88,7 +88,7 @@ def move_node(session: Session, node: Node, state: NodeState, reason: str | None
 def move_trial(trial: Trial, state: TrialState) -> None:
     """Move a trial. Raises Conflict on an illegal move."""
     check_move(TRIAL_MOVES, f"trial {trial.number} ({trial.kind})", trial.state, state)
-    trial.state, trial.ended_at = state, time.time()
+    trial.state, trial.ended_at = state, None if state is TrialState.WAITING else time.time()
 
 
 def job_of(session: Session, job_id: str) -> Job:

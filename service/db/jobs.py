@@ -301,8 +301,8 @@ def _owner_of(session: Session, output: str) -> str | None:
 
 
 def _cancel_node(session: Session, node: Node) -> None:
-    open_trials = select(Trial).where(Trial.node_id == node.id, Trial.state == TrialState.OPEN)
-    for trial in session.scalars(open_trials):
+    unended = (TrialState.OPEN, TrialState.WAITING)
+    for trial in session.scalars(select(Trial).where(Trial.node_id == node.id, Trial.state.in_(unended))):
         move_trial(trial, TrialState.CANCELLED)
     move_node(session, node, NodeState.CANCELLED)
 

@@ -42,6 +42,14 @@ def upgrade(engine: Engine) -> None:
         _check_references(connection)
 
 
+def is_current(engine: Engine) -> bool:
+    """Whether a database has this version's schema."""
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        scripts = ScriptDirectory.from_config(alembic_config(connection))
+        return context.get_current_revision() == scripts.get_current_head()
+
+
 def alembic_config(connection: Connection) -> Config:
     """Alembic's settings for its commands on an open connection."""
     config = Config()

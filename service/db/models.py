@@ -24,7 +24,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from service.db.states import JobState, NodeKind, NodeState, RenderState, TrialKind, TrialState
+from service.db.states import (
+    JobState,
+    NodeKind,
+    NodeState,
+    RenderState,
+    TrialKind,
+    TrialState,
+    VoteOutcome,
+)
 
 # SQLite gives rowids only to INTEGER primary keys.
 BigId = BigInteger().with_variant(Integer, "sqlite")
@@ -90,7 +98,8 @@ class Node(Base):
     node was leased: the number is the fence of every write. `plan` is all that a worker needs (probes,
     held-out probes, scorers, tally, search), resolved when it was queued. `score` is what the finished node
     is worth: on held-out probes where it has any. `output_sha256` is that of the file which is about to
-    appear, written before it does.
+    appear, written before it does. `votes_needed` is how many votes, not counted yet, it waits for while it
+    is VOTING.
     """
 
     __tablename__ = "nodes"
@@ -123,6 +132,7 @@ class Node(Base):
     lease_seconds: Mapped[float] = mapped_column(default=0.0)
     heartbeat_at: Mapped[float | None]
     created_at: Mapped[float] = mapped_column(default=time.time)
+    votes_needed: Mapped[int | None]
     started_at: Mapped[float | None]
     ended_at: Mapped[float | None]
     job: Mapped[Job] = relationship(back_populates="nodes")
@@ -132,11 +142,16 @@ class Trial(Base):
     """One set of block weights of a node with its score (the tally); no score unless it is done.
 
     `means` are the raw numbers of every scorer in the mean over the probes, and `warnings` what the watch
-    says (scoring/watch.py), as it ended; no warnings are NULL.
+    says (scoring/watch.py), as it ended; no warnings are NULL. A score that people have a part in is written
+    anew whenever votes are counted.
     """
 
     __tablename__ = "trials"
-    __table_args__ = (UniqueConstraint("node_id", "kind", "number"),)
+    __table_args__ = (
+        UniqueConstraint("node_id", "kind", "number"),
+        # The metrics count trials by state; the rows themselves are long.
+        Index("ix_trials_state", "state"),
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     node_id: Mapped[int] = mapped_column(ForeignKey("nodes.id"))
@@ -211,3 +226,46 @@ class Event(Base):
     kind: Mapped[str] = mapped_column(String(60))
     data: Mapped[dict[str, Any]]
     at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Vote(Base):
+    """What a person said of two images of the same probe, under two trials of one node.
+
+    `key` names the comparison that was shown: a second click on it is the same vote. `counted` is the number
+    of the count that took it in (its trials' scores depend on it since), NULL until then; one that was
+    `withdrawn` before never counts.
+    """
+
+    __tablename__ = "votes"
+    __table_args__ = (
+        UniqueConstraint("node_id", "key"),
+        Index("ix_votes_node_id_counted", "node_id", "counted"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    node_id: Mapped[int] = mapped_column(ForeignKey("nodes.id"))
+    key: Mapped[str] = mapped_column(String(64))
+    left_trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"))
+    right_trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"))
+    probe: Mapped[int]
+    outcome: Mapped[VoteOutcome] = mapped_column(state_column(VoteOutcome))
+    voter: Mapped[str] = mapped_column(String(100))
+    counted: Mapped[int | None]
+    withdrawn: Mapped[bool] = mapped_column(default=False)
+    at: Mapped[float] = mapped_column(default=time.time)
+
+
+class WorkerRow(Base):
+    """A worker process that lives: it writes its row every few seconds. What it works on says its lease."""
+
+    __tablename__ = "workers"
+
+    owner: Mapped[str] = mapped_column(String(200), primary_key=True)
+    host: Mapped[str] = mapped_column(String(200))
+    pid: Mapped[int]
+    device: Mapped[str] = mapped_column(String(40))
+    device_name: Mapped[str] = mapped_column(String(200))
+    memory_used: Mapped[int | None] = mapped_column(BigInteger)
+    memory_total: Mapped[int | None] = mapped_column(BigInteger)
+    started_at: Mapped[float]
+    heartbeat_at: Mapped[float] = mapped_column(index=True)

@@ -10,7 +10,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from service.db.states import JobState, NodeKind, NodeState, RenderState, TrialKind, TrialState
+from service.db.states import (
+    JobState,
+    NodeKind,
+    NodeState,
+    RenderState,
+    TrialKind,
+    TrialState,
+    VoteOutcome,
+)
 
 
 class Record(BaseModel):
@@ -52,6 +60,7 @@ class NodeRecord(Record):
     stop_reason: str | None
     lease: int
     lease_owner: str | None
+    votes_needed: int | None
     started_at: datetime | None
     ended_at: datetime | None
 
@@ -81,6 +90,19 @@ class RenderRecord(Record):
     scores: dict[str, float]
 
 
+class VoteRecord(Record):
+    id: int
+    node_id: int
+    key: str
+    left_trial_id: int
+    right_trial_id: int
+    probe: int
+    outcome: VoteOutcome
+    voter: str
+    counted: int | None
+    at: datetime
+
+
 class NodeRender(RenderRecord):
     """A render with the trial that it belongs to."""
 
@@ -88,6 +110,47 @@ class NodeRender(RenderRecord):
     trial: int
     kind: TrialKind
     number: int
+
+
+class WorkerTask(Record):
+    """What a worker is at: images of the trial that are stored by now."""
+
+    job: str
+    job_name: str
+    node: str
+    trial: int | None
+    kind: TrialKind | None
+    renders: int
+
+
+class WorkerRecord(Record):
+    owner: str
+    host: str
+    pid: int
+    device: str
+    device_name: str
+    memory_used: int | None
+    memory_total: int | None
+    started_at: datetime
+    heartbeat_at: datetime
+    task: WorkerTask | None
+
+
+class GalleryRender(Record):
+    """A render with all that a contact sheet says of it."""
+
+    id: int
+    sha256: str
+    probe: int
+    state: RenderState
+    trial_id: int
+    trial: int
+    kind: TrialKind
+    trial_state: TrialState
+    score: float | None
+    node: str
+    job: str
+    job_name: str
 
 
 class CheckpointRecord(Record):
@@ -160,6 +223,41 @@ class Looks:
 
     means: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class NewVote:
+    """What somebody said of two images of a probe. key: names the comparison that was shown."""
+
+    key: str
+    left_trial_id: int
+    right_trial_id: int
+    probe: int
+    outcome: VoteOutcome
+    voter: str
+
+
+@dataclass(frozen=True)
+class WorkerSign:
+    """A sign of life of a worker. memory: bytes of its device; started_at: seconds since 1970."""
+
+    owner: str
+    host: str
+    pid: int
+    device: str
+    device_name: str
+    memory_used: int | None
+    memory_total: int | None
+    started_at: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What counted votes make of a trial. numbers: scorer of people -> its number of every image."""
+
+    score: float
+    numbers: Mapping[str, float]
+    looks: Looks
 
 
 @dataclass(frozen=True)

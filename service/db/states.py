@@ -12,6 +12,7 @@ from service.errors import Conflict
 class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
+    VOTING = "voting"  # until people have compared enough images
     PAUSED = "paused"
     FAILED = "failed"
     DONE = "done"
@@ -29,6 +30,7 @@ class NodeState(StrEnum):
     WAITING = "waiting"  # for what it merges
     READY = "ready"
     RUNNING = "running"
+    VOTING = "voting"  # rendered, and no worker's until people have voted
     PAUSED = "paused"
     EXPORT_FAILED = "export_failed"  # searched and scored, only the file is missing
     FAILED = "failed"
@@ -38,6 +40,7 @@ class NodeState(StrEnum):
 
 class TrialState(StrEnum):
     OPEN = "open"
+    WAITING = "waiting"  # rendered, for votes
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -56,6 +59,14 @@ class TrialKind(StrEnum):
     HELDOUT_WINNER = "heldout_winner"
 
 
+class VoteOutcome(StrEnum):
+    """Which of two images is better."""
+
+    LEFT = "left"
+    RIGHT = "right"
+    TIE = "tie"
+
+
 HELDOUT_KINDS = (
     TrialKind.HELDOUT_A,
     TrialKind.HELDOUT_B,
@@ -64,22 +75,47 @@ HELDOUT_KINDS = (
 )
 
 JOB_MOVES: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}),
-    JobState.RUNNING: frozenset(
-        {JobState.QUEUED, JobState.PAUSED, JobState.FAILED, JobState.DONE, JobState.CANCELLED}
+    JobState.QUEUED: frozenset(
+        {JobState.RUNNING, JobState.VOTING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}
     ),
-    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
-    JobState.FAILED: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset(
+        {
+            JobState.QUEUED,
+            JobState.VOTING,
+            JobState.PAUSED,
+            JobState.FAILED,
+            JobState.DONE,
+            JobState.CANCELLED,
+        }
+    ),
+    JobState.VOTING: frozenset(
+        {JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}
+    ),
+    JobState.PAUSED: frozenset(
+        {JobState.QUEUED, JobState.RUNNING, JobState.VOTING, JobState.FAILED, JobState.CANCELLED}
+    ),
+    JobState.FAILED: frozenset(
+        {JobState.QUEUED, JobState.RUNNING, JobState.VOTING, JobState.PAUSED, JobState.CANCELLED}
+    ),
     JobState.DONE: frozenset({JobState.QUEUED}),
     JobState.CANCELLED: frozenset(),
 }
 
 NODE_MOVES: Mapping[NodeState, frozenset[NodeState]] = {
     NodeState.WAITING: frozenset({NodeState.READY, NodeState.PAUSED, NodeState.CANCELLED}),
-    NodeState.READY: frozenset({NodeState.RUNNING, NodeState.WAITING, NodeState.PAUSED, NodeState.CANCELLED}),
+    NodeState.READY: frozenset(
+        {
+            NodeState.RUNNING,
+            NodeState.WAITING,
+            NodeState.VOTING,  # the vote that was missing is taken back
+            NodeState.PAUSED,
+            NodeState.CANCELLED,
+        }
+    ),
     NodeState.RUNNING: frozenset(
         {
             NodeState.READY,
+            NodeState.VOTING,
             NodeState.PAUSED,
             NodeState.EXPORT_FAILED,
             NodeState.FAILED,
@@ -87,6 +123,7 @@ NODE_MOVES: Mapping[NodeState, frozenset[NodeState]] = {
             NodeState.CANCELLED,
         }
     ),
+    NodeState.VOTING: frozenset({NodeState.READY, NodeState.PAUSED, NodeState.CANCELLED}),
     NodeState.PAUSED: frozenset({NodeState.READY, NodeState.WAITING, NodeState.CANCELLED}),
     NodeState.EXPORT_FAILED: frozenset({NodeState.READY, NodeState.CANCELLED}),
     NodeState.FAILED: frozenset({NodeState.READY, NodeState.CANCELLED}),
@@ -95,7 +132,10 @@ NODE_MOVES: Mapping[NodeState, frozenset[NodeState]] = {
 }
 
 TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
-    TrialState.OPEN: frozenset({TrialState.DONE, TrialState.FAILED, TrialState.CANCELLED}),
+    TrialState.OPEN: frozenset(
+        {TrialState.WAITING, TrialState.DONE, TrialState.FAILED, TrialState.CANCELLED}
+    ),
+    TrialState.WAITING: frozenset({TrialState.DONE, TrialState.CANCELLED}),
     TrialState.DONE: frozenset(),
     TrialState.FAILED: frozenset(),
     TrialState.CANCELLED: frozenset(),
@@ -111,7 +151,7 @@ JOB_AT_REST = JOB_FINAL | {JobState.FAILED, JobState.PAUSED}
 """States in which nothing more happens until a person acts."""
 
 NODE_FINAL = frozenset({NodeState.DONE, NodeState.CANCELLED})
-NODE_GOING = frozenset({NodeState.WAITING, NodeState.READY, NodeState.RUNNING})
+NODE_GOING = frozenset({NodeState.WAITING, NodeState.READY, NodeState.RUNNING, NodeState.VOTING})
 NODE_RETRIABLE = frozenset({NodeState.PAUSED, NodeState.EXPORT_FAILED, NodeState.FAILED})
 
 
@@ -125,17 +165,20 @@ def check_move(moves: Mapping[State, frozenset[State]], what: str, old: State, n
         raise Conflict(f"{what} is {old.value} and cannot become {new.value}; it can become {legal}")
 
 
+_LIVELIEST: Mapping[NodeState, JobState] = {
+    NodeState.RUNNING: JobState.RUNNING,
+    NodeState.READY: JobState.QUEUED,
+    NodeState.VOTING: JobState.VOTING,
+    NodeState.FAILED: JobState.FAILED,
+    NodeState.EXPORT_FAILED: JobState.FAILED,
+    NodeState.PAUSED: JobState.PAUSED,
+    NodeState.CANCELLED: JobState.CANCELLED,
+    NodeState.WAITING: JobState.QUEUED,
+}
+"""What a job is when it has a node in a state and none in a state before."""
+
+
 def job_state_of(nodes: Iterable[NodeState]) -> JobState:
     """The state of a job, from the states of its nodes: the liveliest of them decides."""
     present = set(nodes)
-    if NodeState.RUNNING in present:
-        return JobState.RUNNING
-    if NodeState.READY in present:
-        return JobState.QUEUED
-    if present & {NodeState.FAILED, NodeState.EXPORT_FAILED}:
-        return JobState.FAILED
-    if NodeState.PAUSED in present:
-        return JobState.PAUSED
-    if NodeState.CANCELLED in present:
-        return JobState.CANCELLED
-    return JobState.QUEUED if NodeState.WAITING in present else JobState.DONE
+    return next((job for node, job in _LIVELIEST.items() if node in present), JobState.DONE)

@@ -187,6 +187,15 @@ class TrialStore(Database):
             node.failed_in_row = 0
             _record_end(session, node, trial)
 
+    def park_trial(self, lease: Lease, trial_id: int, seconds: float, timings: Mapping[str, float]) -> None:
+        """All of a trial is rendered; its score waits for votes. Raises LeaseLost."""
+        with self._write() as session:
+            node, trial = leased_node(session, lease), session.get_one(Trial, trial_id)
+            move_trial(trial, TrialState.WAITING)
+            trial.seconds, trial.timings = seconds, dict(timings)
+            node.failed_in_row = 0
+            _record_end(session, node, trial)
+
     def fail_trial(
         self, lease: Lease, trial_id: int, reason: str, seconds: float, timings: Mapping[str, float]
     ) -> int:
@@ -238,7 +247,8 @@ def _add_renders(session: Session, trial_id: int, renders: Sequence[NewRender]) 
         for render in renders
         for scorer, value in render.scores.items()
     ]
-    session.execute(insert(Score), scores)
+    if scores:  # none where people alone judge
+        session.execute(insert(Score), scores)
 
 
 def _record_end(session: Session, node: Node, trial: Trial) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 
 from service.db.database import Database
-from service.db.models import Event, Node, Trial
+from service.db.models import Event, Node, Render, Trial
 from service.db.records import EventRecord
+from service.db.states import TrialKind, TrialState
 
 LATE = 200
 """How many events back are read again: those of two jobs may be committed in another order than numbered."""
@@ -48,4 +49,15 @@ class WatchStore(Database):
             .group_by(Trial.node_id)
         )
         with self._read() as session:
-            return {node_id: float(seconds) for node_id, seconds in session.execute(wanted)}
+            return {node_id: float(seconds or 0.0) for node_id, seconds in session.execute(wanted)}
+
+    def renders_of_failed(self, node_id: int) -> dict[int, int]:
+        """Number of a failed search trial -> how many images it had when it failed."""
+        wanted = (
+            select(Trial.number, func.count(Render.id))
+            .join(Render, Render.trial_id == Trial.id)
+            .where(Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH, Trial.state == TrialState.FAILED)
+            .group_by(Trial.number)
+        )
+        with self._read() as session:
+            return dict(session.execute(wanted).all())

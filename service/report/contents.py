@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
@@ -13,6 +14,7 @@ from scoring.errors import InputError
 from scoring.probes import Probe
 from scoring.reward import Scale
 from scoring.scorers.base import ScorerSpec
+from scoring.scorers.cards import is_voted
 from service.afterwards.retally import probe_scores
 from service.db.records import JobRecord, NodeRecord, RenderRecord, TrialRecord
 from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind, TrialState
@@ -248,10 +250,11 @@ def _contender(
     if trial is None or trial.score is None:
         return None
     renders = store.renders(trial.id)
-    try:
-        scores = probe_scores(renders, judge.probes, judge.scorers, judge.scale)
-    except InputError:
-        scores = []
+    scores: list[float] = []
+    # Votes give a trial one number for all its probes: how that varies between probes is not known.
+    if not any(is_voted(spec.scorer) for spec in judge.scorers):
+        with suppress(InputError):
+            scores = probe_scores(renders, judge.probes, judge.scorers, judge.scale)
     return Contender(role, name, trial.score, {render.probe: render for render in renders}, scores)
 
 

@@ -2,4 +2,6 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.contract.store_contract", "tests.contract.concurrency_contract")
+pytest.register_assert_rewrite(
+    "tests.contract.store_contract", "tests.contract.concurrency_contract", "tests.contract.vote_contract"
+)

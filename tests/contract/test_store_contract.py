@@ -9,6 +9,8 @@ import pytest
 from service.db.store import Store
 from tests.contract.concurrency_contract import ConcurrencyContract
 from tests.contract.store_contract import StoreContract
+from tests.contract.vote_contract import VoteContract
+from tests.contract.worker_contract import WorkerContract
 
 
 @pytest.fixture
@@ -25,3 +27,11 @@ class TestStore(StoreContract):
 
 class TestConcurrency(ConcurrencyContract):
     """Many clients at once."""
+
+
+class TestVotes(VoteContract):
+    """What people say."""
+
+
+class TestWorkers(WorkerContract):
+    """Workers and the gallery."""

@@ -9,7 +9,18 @@ from scoring.rendering.sampling.names import (
     calls,
     check_sampler,
     check_schedule,
+    named_for_automatic,
     schedule_of,
+    unless_usual,
 )
 
-__all__ = ["SAMPLERS", "Sampler", "calls", "check_sampler", "check_schedule", "schedule_of"]
+__all__ = [
+    "SAMPLERS",
+    "Sampler",
+    "calls",
+    "check_sampler",
+    "check_schedule",
+    "named_for_automatic",
+    "schedule_of",
+    "unless_usual",
+]

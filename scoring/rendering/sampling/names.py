@@ -111,6 +111,25 @@ def check_schedule(sampler: str, schedule: str | None) -> str | None:
     return schedule
 
 
+def unless_usual(sampler: str, schedule: str | None) -> str | None:
+    """None for the schedule that `sampler` runs with anyway: one way to say the same thing.
+
+    Raises InputError as `check_schedule` does.
+    """
+    return None if check_schedule(sampler, schedule) == SAMPLERS[sampler].schedule else schedule
+
+
+def named_for_automatic(sampler: str, schedule: str | None) -> str | None:
+    """The schedule to name so that A1111 since 1.9, which takes "Automatic" where none is, runs the same.
+
+    None where none has to be named. Raises InputError as `check_schedule` does.
+    """
+    spec = SAMPLERS[sampler]
+    if schedule is None and not spec.fixed and spec.schedule != spec.automatic:
+        return spec.schedule
+    return check_schedule(sampler, schedule)
+
+
 def schedule_of(sampler: str, schedule: str | None) -> str:
     """The schedule that `sampler` runs with: `schedule`, or the one that its name or "Automatic" stands for.
 

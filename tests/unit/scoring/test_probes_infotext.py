@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,6 +187,28 @@ def test_a_plain_probe_has_the_settings_that_a1111_always_writes_and_its_rng() -
         "a\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x512, RNG: CPU"
     )
     assert to_infotext(Probe(prompt="a", seed=1, sampler="DDIM", eta=0.5)).endswith("RNG: CPU, Eta DDIM: 0.5")
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ({"sampler": "DPM++ 2M"}, "Sampler: DPM++ 2M, Schedule type: Uniform, "),
+        ({"sampler": "DPM++ 2M", "schedule": "Uniform"}, "Sampler: DPM++ 2M, Schedule type: Uniform, "),
+        ({"sampler": "DPM++ 2M", "schedule": "Karras"}, "Sampler: DPM++ 2M, Schedule type: Karras, "),
+        ({"sampler": "DPM++ 2M", "schedule": "Automatic"}, "Sampler: DPM++ 2M, Schedule type: Automatic, "),
+        ({"sampler": "DPM++ 2M Karras"}, "Sampler: DPM++ 2M Karras, CFG"),
+        ({"sampler": "DPM++ 2M Karras", "schedule": "Karras"}, "Sampler: DPM++ 2M Karras, CFG"),
+        ({"sampler": "Euler", "schedule": "Uniform"}, "Sampler: Euler, CFG"),
+        ({"sampler": "Restart"}, "Sampler: Restart, CFG"),
+        ({"sampler": "Euler", "hires": Hires(sampler="DPM2")}, "Hires schedule type: Uniform"),
+        (
+            {"sampler": "Euler", "hires": Hires(sampler="LMS Karras")},
+            "Hires sampler: LMS Karras, Hires upscale",
+        ),
+    ],
+)
+def test_a_schedule_is_written_where_a1111_would_choose_another(given: dict[str, Any], written: str) -> None:
+    assert written in to_infotext(Probe(prompt="a", seed=1, **given))
 
 
 def test_prompts_that_the_form_cannot_hold_are_given_once_more() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args
 
 import pytest
 from hypothesis import example, given, reject, settings
@@ -16,6 +18,7 @@ from scoring.probes.probe import ScaleMode, Schedule
 from scoring.rendering.sampling import SAMPLERS
 from scoring.rendering.upscalers import UPSCALERS
 
+T = TypeVar("T")
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 SHARES = st.floats(0, 1)
 POSITIVE = st.floats(0, allow_nan=False, allow_infinity=False)
@@ -74,8 +77,25 @@ THRESHOLDING = st.builds(
     variability=st.sampled_from(["AD", "STD"]),
     interpolate_phi=SHARES,
 )
+
+
+def fitting(kind: Callable[..., T]) -> Callable[..., T]:
+    """Builds a `kind` where the names of its samplers do not contradict their schedules."""
+
+    @functools.wraps(kind)
+    def build(**fields: Any) -> T:
+        try:
+            return kind(**fields)
+        except ValidationError as error:
+            if "contradicts schedule" not in str(error):
+                raise
+            reject()
+
+    return build
+
+
 HIRES = st.builds(
-    Hires,
+    fitting(Hires),
     upscaler=st.sampled_from(sorted(UPSCALERS)),
     scale=st.floats(1, 8),
     resize_x=st.just(0) | SIDES,
@@ -90,18 +110,8 @@ HIRES = st.builds(
 )
 
 
-def fitting(**fields: Any) -> Probe:
-    """The probe, where the names of its samplers do not contradict their schedules."""
-    try:
-        return Probe(**fields)
-    except ValidationError as error:
-        if "contradicts schedule" not in str(error):
-            raise
-        reject()
-
-
 PROBES = st.builds(
-    fitting,
+    fitting(Probe),
     prompt=PROMPTS,
     negative_prompt=PROMPTS,
     seed=SEEDS,

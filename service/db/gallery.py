@@ -1,0 +1,97 @@
+"""Renders in the store as a contact sheet needs them: a page at a time, however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+
+from service.db.database import Database
+from service.db.models import Job, Node, Render, Trial
+from service.db.records import GalleryRender
+from service.db.states import RenderState, TrialKind
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a page of the gallery ends: the page after it begins behind this render."""
+
+    trial_id: int
+    probe: int
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which renders: of a job (id), a node (name), kinds of trials, a trial (number), a probe."""
+
+    job: str | None = None
+    node: str | None = None
+    kinds: Sequence[TrialKind] = tuple(TrialKind)
+    trial: int | None = None
+    probe: int | None = None
+
+
+class GalleryStore(Database):
+    """The storage contract of the gallery: newest trials first, in each the probes in their order."""
+
+    def gallery(self, wanted: Wanted, *, after: Place | None, limit: int) -> list[GalleryRender]:
+        """A page of renders whose images are kept, behind `after`; shorter than `limit` at the end.
+
+        The order is that of the index over trial and probe, so a page costs the same wherever it lies.
+        """
+        columns = (
+            Render.id,
+            Render.sha256,
+            Render.probe,
+            Render.state,
+            Render.trial_id,
+            Trial.number,
+            Trial.kind,
+            Trial.state,
+            Trial.score,
+            Node.name,
+            Node.job_id,
+            Job.name,
+        )
+        page = _wanted(wanted, *columns)
+        if after is not None:
+            page = page.where(_behind(after))
+        page = page.order_by(Render.trial_id.desc(), Render.probe).limit(limit)
+        names = list(GalleryRender.model_fields)
+        with self._read() as session:
+            return [GalleryRender(**dict(zip(names, row, strict=True))) for row in session.execute(page)]
+
+    def gallery_size(self, wanted: Wanted) -> int:
+        """How many renders are wanted in all."""
+        with self._read() as session:
+            return session.scalar(_wanted(wanted, func.count())) or 0
+
+
+def _wanted(wanted: Wanted, *columns: ColumnElement[object] | object) -> Select[tuple[object, ...]]:
+    found = (
+        select(*columns)  # type: ignore[call-overload]
+        .select_from(Render)
+        .join(Trial, Trial.id == Render.trial_id)
+        .join(Node, Node.id == Trial.node_id)
+        .join(Job, Job.id == Node.job_id)
+        .where(Render.state == RenderState.STORED)
+    )
+    if wanted.job is not None:
+        found = found.where(Node.job_id == wanted.job)
+    if wanted.node is not None:
+        found = found.where(Node.name == wanted.node)
+    if set(wanted.kinds) != set(TrialKind):
+        found = found.where(Trial.kind.in_(wanted.kinds))
+    if wanted.trial is not None:
+        found = found.where(Trial.number == wanted.trial)
+    if wanted.probe is not None:
+        found = found.where(Render.probe == wanted.probe)
+    return found
+
+
+def _behind(place: Place) -> ColumnElement[bool]:
+    return or_(
+        Render.trial_id < place.trial_id,
+        and_(Render.trial_id == place.trial_id, Render.probe > place.probe),
+    )
