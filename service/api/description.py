@@ -64,8 +64,14 @@ def _complete_operation(path: str, method: str, operation: dict[str, Any]) -> No
         operation.setdefault("parameters", []).append(_KEY)
     answers = operation["responses"]
     for status, answer in answers.items():
-        if status[0] in "45":
+        if status[0] in "45" and not _tells_something_else(answer):
             answer["content"] = {MEDIA_TYPE: {"schema": PROBLEM}}
     answers["default"] = _ANY_ERROR
     if "422" in answers and answers["422"].get("description") == "Validation Error":
         answers["422"]["description"] = "The input is wrong."
+
+
+def _tells_something_else(answer: dict[str, Any]) -> bool:
+    """Whether an error has a body of its own, as readiness has, and is no problem."""
+    told = answer.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
+    return bool(told) and told.rsplit("/", 1)[1] not in ("Problem", "HTTPValidationError")

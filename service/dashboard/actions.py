@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastapi.concurrency import run_in_threadpool
 from nicegui import ui
 
-from service.dashboard.permission import may_change
+from service.dashboard.permission import may_change, record
 from service.dashboard.site import site
 from service.db.states import JOB_FINAL, NODE_GOING, NODE_RETRIABLE, JobState, NodeState
 from service.errors import Conflict, NotFound
@@ -100,6 +100,7 @@ class ActionButtons:
             ui.notify(str(error), type="negative", multi_line=True)
         else:
             ui.notify(action.done, type="positive")
+            await record(f"{action.name.lower()} job {self._job_id}")
 
     def _ask_to_cancel(self) -> None:
         async def cancel() -> None:

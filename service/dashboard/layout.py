@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nicegui import ui
 
+from service.dashboard.permission import log_out
 from service.dashboard.theme import add_toggle
 
 NAVIGATION = (
@@ -50,6 +51,7 @@ def frame(title: str, *, active: str = "", trail: tuple[tuple[str, str], ...] = 
                     ui.icon(icon).props('aria-hidden="true"')
                     ui.label(label)
         add_toggle()
+        log_out()
     main = ui.element("main").classes("content").props('tabindex="-1"')
     ui.skip_link("Skip to the content", target=main).move(target_index=0)
     with main:

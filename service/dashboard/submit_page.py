@@ -30,11 +30,11 @@ from service.dashboard.job_form import (
     written,
 )
 from service.dashboard.layout import empty, frame, panel
-from service.dashboard.permission import asker, may_change
+from service.dashboard.permission import asker, may_change, record
 from service.dashboard.scorer_choices import Offer, offers
 from service.dashboard.site import site
 from service.dashboard.texts import shorter, size
-from service.errors import Conflict
+from service.errors import Conflict, TooMany
 from service.planning import GUARDS_BY_DEFAULT, validate_job
 
 MOST_BYTES = 64_000_000
@@ -400,7 +400,7 @@ class FormPage:
         self._submit_button.props("loading")
         try:
             await self._queue(self._form.job())
-        except (InputError, Conflict) as error:
+        except (InputError, Conflict, TooMany) as error:
             self._refused(error)
         finally:
             self._submit_button.props(remove="loading")
@@ -413,6 +413,7 @@ class FormPage:
         if not may_change():
             return
         made = await run_in_threadpool(_queued, job, submitter(asker(), site().settings))
+        await record(f"submit job {made}")
         ui.navigate.to(f"/jobs/{made}")
 
 

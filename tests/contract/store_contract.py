@@ -18,6 +18,8 @@ import pytest
 from optimizer.bracket import balanced, input_text, levels
 from optimizer.racing import Estimate
 from scoring.scorers.base import ScorerSpec
+from service.access.roles import Role
+from service.db.access import Deed
 from service.db.afterwards import GivenUp
 from service.db.records import (
     JobRecord,
@@ -32,7 +34,7 @@ from service.db.records import (
 )
 from service.db.states import JobState, NodeKind, NodeState, RenderState, TrialKind, TrialState
 from service.db.store import Store
-from service.errors import Conflict, LeaseLost, NotFound
+from service.errors import Conflict, LeaseLost, NotFound, Stale, TooMany
 
 SHA = "ab" * 32
 WORKER, OTHER = "host:1:w", "host:2:w"
@@ -547,3 +549,84 @@ class StoreContract:
         store.pause_job(job_id)
         store.resume_job(job_id)
         assert states(store, job_id) == {"01b": "ready", "average": "ready", "reference": "done"}
+
+    def test_a_token_is_known_by_its_secret_until_it_is_revoked(self, store: Store) -> None:
+        assert not store.has_tokens()
+        made, secret = store.create_token("anna", Role.SUBMITTER)
+        wrong = replace(secret, text=secret.text[:-1] + ("A" if secret.text[-1] != "A" else "B"))
+        assert store.token_of(secret) == made
+        assert store.token_of(wrong) is None
+        session = store.open_session(made.id, 60)
+        assert store.token_of_session(session) == made
+        with pytest.raises(Conflict, match="'anna' is in use"):
+            store.create_token("anna", Role.VIEWER)
+        store.revoke_token("anna")
+        assert store.token_of(secret) is None
+        assert store.token_of_session(session) is None
+        with pytest.raises(Conflict, match="revoked already"):
+            store.revoke_token(made.id)
+        with pytest.raises(NotFound):
+            store.revoke_token("bert")
+        store.create_token("anna", Role.VIEWER)
+        assert store.has_tokens()
+
+    def test_tokens_and_sessions_end_by_themselves(self, store: Store) -> None:
+        made, secret = store.create_token("short", Role.VIEWER, time.time() - 1)
+        assert store.token_of(secret) is None
+        lasting, _ = store.create_token("lasting", Role.VIEWER)
+        assert store.token_of_session(store.open_session(lasting.id, -1)) is None
+        closed = store.open_session(lasting.id, 60)
+        store.close_session(closed.id)
+        assert store.token_of_session(closed) is None
+        assert store.token_of_session(store.open_session(made.id, 60)) is None, "its token is over"
+
+    def test_the_audit_is_read_back_newest_first(self, store: Store) -> None:
+        for number in range(3):
+            store.audit(Deed("anna", f"deed {number}", "id", "127.0.0.1", 200, {"n": number}))
+        newest, *_ = store.audit_entries(limit=2)
+        assert (newest.actor, newest.action, newest.status, newest.data) == ("anna", "deed 2", 200, {"n": 2})
+        assert [entry.action for entry in store.audit_entries(before=newest.id)] == ["deed 1", "deed 0"]
+
+    def test_an_answer_is_kept_by_owner_and_key(self, store: Store) -> None:
+        assert store.begin_request("anna", "k", "asked") is None
+        going = store.begin_request("anna", "k", "asked")
+        assert going is not None
+        assert going.status is None
+        assert store.begin_request("bert", "k", "other") is None
+        store.end_request("anna", "k", 201, {"location": "/x"}, b"made")
+        kept = store.begin_request("anna", "k", "another")
+        assert kept is not None
+        assert (kept.fingerprint, kept.status, kept.headers, kept.body) == (
+            "asked",
+            201,
+            {"location": "/x"},
+            b"made",
+        )
+        store.forget_request("anna", "k")
+        assert store.begin_request("anna", "k", "another") is None
+
+    def test_a_change_of_what_was_not_seen_is_refused(self, store: Store) -> None:
+        job = queued(store)
+        seen = store.having_seen(store.last_event_id(job.id))
+        seen.set_priority(job.id, 1)
+        with pytest.raises(Stale, match="has changed since it was read"):
+            seen.set_priority(job.id, 2)
+        assert store.job(job.id).priority == 1
+        store.set_priority(job.id, 3)
+
+    def test_a_submitter_has_so_many_jobs_at_once(self, store: Store) -> None:
+        mine = replace(new_job(), submitted_by="anna", limit=1)
+        first = store.create_job(mine)
+        with pytest.raises(TooMany):
+            store.create_job(replace(new_job("second"), submitted_by="anna", limit=1))
+        store.create_job(replace(new_job("second"), submitted_by="bert", limit=1))
+        store.cancel_job(first.id)
+        store.create_job(replace(new_job("third"), submitted_by="anna", limit=1))
+
+    def test_jobs_are_listed_on_from_one_of_them(self, store: Store) -> None:
+        made = [queued(store, f"out {number}").id for number in range(3)]
+        listed = [job.id for job in store.jobs()]
+        assert sorted(listed) == sorted(made)
+        assert [job.id for job in store.jobs(after=listed[0])] == listed[1:]
+        with pytest.raises(NotFound):
+            store.jobs(after="nope")
