@@ -19,7 +19,7 @@ from optimizer.blocks import BlockWeights, uniform
 from optimizer.samplers.choice import BY_SLOPES, SamplerName
 from optimizer.samplers.evolution import evolved
 from optimizer.samplers.gradient import climbed
-from optimizer.samplers.of_optuna import sampled
+from optimizer.samplers.of_optuna import OptunaSampler, sampled
 from optimizer.samplers.told import ToldTrial, informative, score_of, seed_of
 from optimizer.space import Point, Space, SpaceSettings
 from optimizer.warm_start import (
@@ -61,10 +61,10 @@ class SearchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sampler: SamplerName = Field(
-        default="auto",
-        description="auto: gradient where a scorer is differentiable, else gp; gradient: climbs by slopes, "
-        "which make a trial take about four times as long; gp: Optuna's GPSampler; tpe; cmaes: CMA-ES "
-        "around the uniform merge; random.",
+        default="gp",
+        description="gp: Optuna's GPSampler; gradient: climbs by slopes, which make a trial take about four "
+        "times as long; auto: gradient where a scorer is differentiable, else gp; tpe; cmaes: CMA-ES around "
+        "the uniform merge; random. docs/search-benchmark.md compares them.",
     )
     trials: int = Field(
         default=60, ge=1, description="Trials in all, the three baselines (A, B, 0.5) included."
@@ -151,15 +151,18 @@ def _proposed(
     # Threads gain nothing on such small matrices; on a busy machine they wait for each other, ten times as
     # long as it takes.
     with _thread_pools().limit(limits=1):
-        if settings.sampler == "cmaes":
-            own = [trial for trial in history if trial.number >= _first_proposed(settings)]
-            return evolved(space.names, own, _as_told(settings, space), seed)
         informing = [*_imported(settings, space, history), *history]
-        name = settings.sampler
-        if name in BY_SLOPES:
-            if any(trial.slopes is not None for trial in history):
-                return climbed(space.names, informing, seed)
-            name = "gp"
+        name: OptunaSampler
+        match settings.sampler:
+            case "cmaes":
+                own = [trial for trial in history if trial.number >= _first_proposed(settings)]
+                return evolved(space.names, own, _as_told(settings, space), seed)
+            case "auto" | "gradient":
+                if any(trial.slopes is not None for trial in history):
+                    return climbed(space.names, informing, seed)
+                name = "gp"
+            case other:
+                name = other
         # Rendering is deterministic on one device, so equal weights give equal scores; those of an imported
         # trial come from elsewhere and agree only roughly, and estimates have an error.
         return sampled(

@@ -169,7 +169,7 @@ class Slopes:
         scaled = self._loss_scale != 1.0
         while self._loss_scale >= _LOWEST_SCALE:
             gradients.clear()
-            (total * self._loss_scale).backward(retain_graph=scaled)
+            torch.autograd.backward(total * self._loss_scale, retain_graph=scaled)
             slopes = {block: slope / self._loss_scale for block, slope in gradients.slopes().items()}
             if all(map(math.isfinite, slopes.values())):
                 return slopes

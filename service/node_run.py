@@ -24,8 +24,8 @@ from service.recorder import Recorder
 from service.results import result_scores
 from service.sources import Source
 from service.trial_run import Judge, Trials
-from service.votes.run import VotedTrials
 from service.trial_slopes import Differentiable
+from service.votes.run import VotedTrials
 
 log = logging.getLogger(__name__)
 LOADED = "models of node %d are loaded"

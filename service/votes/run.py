@@ -85,7 +85,8 @@ class VotedTrials(Trials):
         ended = [ToldTrial(trial.number, trial.weights, trial.score) for trial in rows]
         waiting = [ToldTrial(trial.number, trial.weights, None) for trial in parked]
         self._told = sorted([*ended, *waiting], key=lambda trial: trial.number)
-        self._elapsed = sum(trial.seconds or 0.0 for trial in [*rows, *parked])
+        seconds = [*(trial.seconds for trial in rows), *(trial.seconds for trial in parked)]
+        self._elapsed = sum(taken or 0.0 for taken in seconds)
         self._check_same_blocks()
         return ended, waiting
 
