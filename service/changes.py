@@ -39,6 +39,10 @@ def clone_job(
     """
     job = store.job(job_id)
     request = parse_request(merge_patch(job.request, changes), "clone")
+    if isinstance(request.output, str):
+        # A name alone renames: what is baked in was not spoken of.
+        baked = JobRequest.model_validate(job.request).baked
+        request = request.model_copy(update={"output": baked}).with_output(request.output)
     if "output" not in changes:
         old = final_node(store.nodes(job_id)).output
         request = request.with_output(_free_output(store, settings, old))

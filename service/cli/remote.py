@@ -12,6 +12,7 @@ from service.cli.client import DEFAULT_SERVER, Client, Server
 from service.cli.control import JobId
 from service.cli.live import STYLES, follow, render_job
 from service.cli.output import AsJson, console, print_json
+from service.cli.plan import DryRun, show_plan
 from service.jobfile import read_job_file
 
 
@@ -19,9 +20,14 @@ def submit(
     file: Annotated[Path, typer.Argument(help="A job file, YAML or JSON.")],
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Submit a job file to a running service."""
     request = read_job_file(file)
+    if dry_run:
+        with Client(server) as client:
+            show_plan(client.post("/api/v1/jobs/plan", request), as_json)
+        return
     with Client(server) as client:
         job = client.post("/api/v1/jobs", request)
     if as_json:

@@ -202,6 +202,12 @@ class JobStore(Database):
             job.priority = priority
             return JobRecord.model_validate(job)
 
+    def check_outputs(self, outputs: Sequence[str]) -> None:
+        """Raise Conflict where a job that still counts writes one of these outputs."""
+        with self._read() as session:
+            for output in outputs:
+                _check_nobody_writes(session, output)
+
     def output_is_taken(self, output: str) -> bool:
         """Whether a job that still counts writes this output."""
         with self._read() as session:
@@ -268,6 +274,10 @@ def _node(job: Job, position: int, new: NewNode) -> Node:
 def _check_output_is_free(session: Session, output: str) -> None:
     # Two jobs that are queued at once must not both find it free.
     take_turn(session.connection(), Turn.TAKE_OUTPUT)
+    _check_nobody_writes(session, output)
+
+
+def _check_nobody_writes(session: Session, output: str) -> None:
     job_id = _owner_of(session, output)
     if job_id is not None:
         raise Conflict(

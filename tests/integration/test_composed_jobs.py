@@ -24,6 +24,7 @@ from service.db.states import NodeKind, NodeState
 from service.db.store import Store
 from service.settings import Settings, load_settings
 from service.worker import Worker
+from tests.installed import install_scorers
 from tests.tiny_models import job, write_models
 from tests.unit.optimizer.checkpoint_files import write_header_only
 
@@ -168,9 +169,18 @@ def test_recipes_tell_of_what_a_file_is_composed(
 
 
 def test_a_composed_leaf_is_ranked_by_its_score_and_measures_several_scorers(
-    client: TestClient, settings: Settings, store: Store
+    client: TestClient, settings: Settings, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scorers = [{"scorer": "clip", "model": "reward"}, {"scorer": "sharpness"}]
+    source = (
+        "class Red:\n"
+        "    differentiable = True\n"
+        "    def __init__(self, spec, device):\n"
+        "        self.name = spec.scorer\n"
+        "    def score(self, images, prompts):\n"
+        "        return images[:, 0].mean(dim=(1, 2))\n"
+    )
+    install_scorers(tmp_path, monkeypatch, "reds", {"red": "Red"}, source)
+    scorers = [{"scorer": "clip", "model": "reward"}, {"scorer": "red"}]
     two = request([])["probes"] | {"seeds": [1, 2]}
     job_id = submit(
         client, [MIXED, "cat", "dan"], bracket={"seeding": "score"}, scorers=scorers, probes=two, watch=[]
@@ -233,6 +243,68 @@ def test_a_collected_leaf_is_made_again_to_the_bit(
     trial = client.post(f"/api/v1/jobs/{job_id}/export", json={"trial": 2, "output": "third"}).json()
     anime = parts_of(settings.models_dir / "anime.safetensors", "vae")
     assert same(parts_of(Path(trial["path"]), "vae"), anime)
+
+
+def test_a_plan_tells_every_step_and_queues_nothing(
+    client: TestClient, settings: Settings, store: Store
+) -> None:
+    hires = {"scale": 2, "steps": 2, "denoising_strength": 0.5}
+    defaults = {"sampler": "Euler", "steps": 3, "width": 32, "height": 32}
+    probes = {"defaults": defaults, "prompts": ["a cat", "a dog"], "seeds": [1]}
+    heldout = [{"prompt": "a bird", "seed": 2, **defaults, "hires": hires}]
+    table = [
+        {"o": "01b", "a": "mix", "b": "cat"},
+        {"o": "02b", "a": "ann", "b": "dan"},
+        {"o": "03b", "a": "bob", "b": "best(01b,02b)"},
+        {"o": "04b", "a": "02b", "b": "03b"},
+    ]
+    asked = request(
+        [{"name": "mix", "unet": {"uniform": ["ann", "bob", "cat"]}}, "cat", "ann", "dan", "bob"],
+        probes=probes,
+        heldout=heldout,
+        output=BAKED,
+        bracket={"kind": "explicit", "table": table},
+        search={"sampler": "random", "trials": 5, "patience": 3},
+    )
+    plan = client.post("/api/v1/jobs/plan", json=asked).json()
+    steps = {step["name"]: step for step in plan["steps"]}
+    assert list(steps) == ["mix", "average", "01b", "02b", "03b", "04b"]
+    assert steps["mix"]["details"] == [
+        "UNet the mean of ann, bob, cat; text encoder of ann; VAE of ann"
+    ]
+    assert steps["01b"]["does"] == "merge 01b = mix + cat"
+    assert steps["01b"]["waits_for"] == ["mix"]
+    assert steps["04b"]["waits_for"] == ["02b", "03b"]
+    assert steps["average"]["waits_for"] == ["mix"]
+    assert any("best(01b,02b) is the better of 01b and 02b" in text for text in steps["03b"]["details"])
+    assert any("until 5 trials or 3 trials without a better one" in text for text in steps["03b"]["details"])
+    assert any("5 x 2 images: 32x32, 3 steps of Euler" in text for text in steps["03b"]["details"])
+    assert steps["04b"]["details"][0] == "baked into the file: VAE of anime"
+    assert steps["03b"]["heldout"]["images"] == [
+        {
+            "probes": 1,
+            "passes": [
+                {"sampler": "Euler", "steps": 3, "width": 32, "height": 32},
+                {"sampler": "Euler", "steps": 2, "width": 64, "height": 64},
+            ],
+        }
+    ]
+    # Five trials of two images and four of one, in each of four merges; the average's two.
+    assert (plan["trials"], plan["renders"]) == (4 * 9 + 2, 4 * (10 + 4) + 3)
+    assert plan["denoising_steps"] == 4 * (10 * 3 + 4 * 5) + 2 * 3 + 5
+    assert plan["output"] == "merged.safetensors"
+    assert plan["disk"]["checkpoints"] == sum(step["bytes"] for step in plan["steps"])
+    assert client.get("/api/v1/jobs").json() == []
+
+    job_id = client.post("/api/v1/jobs", json=asked).json()["id"]
+    queued = store.nodes(job_id)
+    assert {node.name for node in queued} == set(steps)
+    whole = (settings.models_dir / "ann.safetensors").stat().st_size
+    assert abs(whole - steps["mix"]["bytes"]) < 200_000
+    again = client.post("/api/v1/jobs/plan", json=asked)
+    assert again.status_code in (409, 422), "the outputs are another job's by now"
+    other = client.post("/api/v1/jobs/plan", json={**asked, "output": "free"})
+    assert other.status_code == 200, other.text
 
 
 def test_jobs_with_composed_leaves_are_cloned_extended_and_given_more(
@@ -328,7 +400,7 @@ def odd_models(models: Path) -> Iterator[Path]:
         ([{"name": "x", "model": "ann", "vae": {"from": "bob"}}, "ann"], {}, "'x' and 'ann' have the same UNet"),
         ([MIXED, MIXED], {}, "mix"),
         ([{"name": "01b", "unet": {"from": "ann"}}, "bob"], {}, "01b"),
-        ([{"name": "average", "unet": {"from": "ann"}}, "bob", "cat"], {}, "'average' is the name of another node"),
+        ([{**MIXED, "name": "average"}, "cat", "dan"], {}, "'average' is the name of another node"),
         ([{"name": "a/b", "unet": {"from": "ann"}}, "bob"], {}, "a/b"),
         ([MIXED, "cat"], {"bracket": {"seeding": "distance"}}, "seeding `distance` compares files"),
     ],
@@ -337,7 +409,7 @@ def test_what_cannot_be_put_together_is_refused_at_submission(
     client: TestClient, odd_models: Path, leaves: list[Any], changes: dict[str, Any], words: str
 ) -> None:
     del odd_models
-    for path in ("/api/v1/jobs",):
+    for path in ("/api/v1/jobs", "/api/v1/jobs/plan"):
         response = client.post(path, json=request(leaves, **changes))
         assert response.status_code == 422, response.text
         assert words in response.json()["detail"]
