@@ -19,9 +19,7 @@ from optimizer.recipes import AverageRecipe, Parent, Recipe, average_metadata, m
 AnyRecipe = Recipe | AverageRecipe | ComponentRecipe
 
 
-def export_recipe(
-    recipe: AnyRecipe, paths: Sequence[Path], out: Path, sealed: Sealed | None = None
-) -> None:
+def export_recipe(recipe: AnyRecipe, paths: Sequence[Path], out: Path, sealed: Sealed | None = None) -> None:
     """Merge or join the recipe's parents from their files, and write the result with its recipe.
 
     paths: of the parents, in the recipe's order. The same recipe and files give the same file, to the bit.
@@ -34,7 +32,9 @@ def export_recipe(
             parts = _by_component(recipe.components, others)
             metadata = metadata_of(recipe)
             assert dtype is not None, "a merge has one precision"
-            export_merge(a, b, recipe.weights, out, metadata=metadata, dtype=dtype, parts=parts, sealed=sealed)
+            export_merge(
+                a, b, recipe.weights, out, metadata=metadata, dtype=dtype, parts=parts, sealed=sealed
+            )
         case AverageRecipe():
             assert dtype is not None, "a mean has one precision"
             export_average(paths, out, metadata=average_metadata(recipe), dtype=dtype, sealed=sealed)

@@ -130,7 +130,9 @@ class Leaves:
         paths = [self._catalog.path(model) for model in models]
         for place, path in enumerate(paths):
             if path in paths[:place]:
-                raise InputError(f"the mean names {models[place]!r} twice; each weighs the same, name it once")
+                raise InputError(
+                    f"the mean names {models[place]!r} twice; each weighs the same, name it once"
+                )
         return paths
 
     def _foresee(self, name: str) -> Foreseen:

@@ -67,7 +67,9 @@ class Step(BaseModel):
     kind: NodeKind
     does: str = Field(description="In words.")
     details: list[str]
-    a: str | None = Field(description="A leaf, another step, `best(…)` of several, or a place in the ranking.")
+    a: str | None = Field(
+        description="A leaf, another step, `best(…)` of several, or a place in the ranking."
+    )
     b: str | None
     waits_for: list[str] = Field(description="The steps that must be done first.")
     trials: int = Field(description="At most; those on held-out probes are counted apart.")
@@ -128,16 +130,16 @@ def explain_job(
     sizes = {name: leaves.header(name).size for name in job.leaves}
     architecture = leaves.header(next(iter(sizes))).architecture
     nodes = sorted(job.nodes, key=lambda node: _ORDER.index(node.kind))
-    steps = [
-        _step(number, node, job, architecture, sizes) for number, node in enumerate(nodes, start=1)
-    ]
+    steps = [_step(number, node, job, architecture, sizes) for number, node in enumerate(nodes, start=1)]
     disk = _disk(settings, steps)
     plan = NodePlan.model_validate(final_node(job.nodes).plan)
     return JobPlan(
         name=job.name,
         architecture=TITLES[architecture],
         leaves=[
-            LeafView(name=name, made_of=parts_text(leaves.composed[name]) if name in leaves.composed else None)
+            LeafView(
+                name=name, made_of=parts_text(leaves.composed[name]) if name in leaves.composed else None
+            )
             for name in job.leaves
         ],
         steps=steps,

@@ -95,7 +95,9 @@ class Leaf(BaseModel):
 AnyLeaf = Annotated[
     Annotated[str, Tag("name")] | Annotated[Leaf, Tag("leaf")],
     Discriminator(
-        lambda value: "name" if isinstance(value, str) else "leaf" if isinstance(value, dict | Leaf) else None,
+        lambda value: (
+            "name" if isinstance(value, str) else "leaf" if isinstance(value, dict | Leaf) else None
+        ),
         custom_error_type="leaf",
         custom_error_message="a leaf is a model's name, or {name: NAME, unet: …, text_encoder: …, vae: …}",
     ),
@@ -121,11 +123,9 @@ class OutputFile(BaseModel):
 AnyOutput = Annotated[
     Annotated[str, Tag("name")] | Annotated[OutputFile, Tag("file")],
     Discriminator(
-        lambda value: "name"
-        if isinstance(value, str)
-        else "file"
-        if isinstance(value, dict | OutputFile)
-        else None,
+        lambda value: (
+            "name" if isinstance(value, str) else "file" if isinstance(value, dict | OutputFile) else None
+        ),
         custom_error_type="output",
         custom_error_message="the output is a name, or {name: NAME, text_encoder: …, vae: …}",
     ),

@@ -47,9 +47,7 @@ def leaves_of(store: Store, catalog: Catalog, node: NodeRecord) -> list[Source]:
     ]
 
 
-def made_by(
-    store: Store, catalog: Catalog, maker: NodeRecord, sha256: str | None, wanted_by: str
-) -> Source:
+def made_by(store: Store, catalog: Catalog, maker: NodeRecord, sha256: str | None, wanted_by: str) -> Source:
     """The output of a node. wanted_by: the node that it goes into. Raises InputError as `source_of`."""
     made = store.checkpoint(maker.id)
     if made is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
-from service.api import afterwards, events, jobs, models, problems
+from service.api import afterwards, components, events, jobs, models, problems
 from service.api.context import Context
 from service.catalog import Catalog
 from service.db.store import Store
@@ -43,6 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
             {"name": "jobs", "description": "Merges that are searched, and what they produce."},
             {"name": "afterwards", "description": "Trials judged anew, reported, exported, collected."},
             {"name": "models", "description": "The checkpoints that can be merged."},
+            {"name": "components", "description": "Checkpoints taken apart and put together."},
             {"name": "service", "description": "The service itself."},
         ],
     )
@@ -51,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(jobs.router)
     app.include_router(events.router)
     app.include_router(afterwards.router)
+    app.include_router(components.router)
     app.include_router(models.router)
 
     @app.get("/", include_in_schema=False)

@@ -24,7 +24,9 @@ def show_plan(plan: dict[str, Any], as_json: bool) -> None:
 
 
 def _lines(plan: dict[str, Any]) -> list[str]:
-    lines = [f"{plan['name']}: {plan['architecture']}, {len(plan['leaves'])} leaves, {len(plan['steps'])} steps"]
+    lines = [
+        f"{plan['name']}: {plan['architecture']}, {len(plan['leaves'])} leaves, {len(plan['steps'])} steps"
+    ]
     for step in plan["steps"]:
         lines += ["", f"{step['number']}. {step['does']}", *(f"   {text}" for text in step["details"])]
         if step["waits_for"]:

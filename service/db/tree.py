@@ -122,7 +122,6 @@ def _note_made_leaves(job: Job) -> None:
         job.leaves = {**job.leaves, **made}
 
 
-
 def _decide(
     session: Session, job: Job, node: Node, inputs: Sequence[str | None] | None, made: dict[str, Node]
 ) -> None:

@@ -269,9 +269,7 @@ def test_a_plan_tells_every_step_and_queues_nothing(
     plan = client.post("/api/v1/jobs/plan", json=asked).json()
     steps = {step["name"]: step for step in plan["steps"]}
     assert list(steps) == ["mix", "average", "01b", "02b", "03b", "04b"]
-    assert steps["mix"]["details"] == [
-        "UNet the mean of ann, bob, cat; text encoder of ann; VAE of ann"
-    ]
+    assert steps["mix"]["details"] == ["UNet the mean of ann, bob, cat; text encoder of ann; VAE of ann"]
     assert steps["01b"]["does"] == "merge 01b = mix + cat"
     assert steps["01b"]["waits_for"] == ["mix"]
     assert steps["04b"]["waits_for"] == ["02b", "03b"]
@@ -317,7 +315,12 @@ def test_jobs_with_composed_leaves_are_cloned_extended_and_given_more(
     Worker(settings, store).run_job(job_id)
     nodes = nodes_of(client, job_id)
     assert {node["state"] for node in nodes.values()} == {"done"}, nodes
-    assert {name for name, node in nodes.items() if node["kind"] == "compose"} == {"mix", "cat", "dan", "ann2"}
+    assert {name for name, node in nodes.items() if node["kind"] == "compose"} == {
+        "mix",
+        "cat",
+        "dan",
+        "ann2",
+    }
     assert nodes["average"]["kind"] == "average"
     assert client.post(f"/api/v1/jobs/{job_id}/nodes/03b/extend", json={"trials": 1}).status_code == 200
     Worker(settings, store).run_job(job_id)
@@ -360,7 +363,10 @@ def odd_models(models: Path) -> Iterator[Path]:
     vae[key] = torch.full_like(vae[key], float("nan"))
     save_file(vae, added[2])
     extract(models / "ann.safetensors", ["text_encoder"], added[3], metadata={})
-    save_file({k: v for k, v in load_file(models / "ann.safetensors").items() if component_of(k) == "unet"}, added[4])
+    save_file(
+        {k: v for k, v in load_file(models / "ann.safetensors").items() if component_of(k) == "unet"},
+        added[4],
+    )
     yield models
     for file in added:
         file.unlink()
