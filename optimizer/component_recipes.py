@@ -43,6 +43,11 @@ class ComponentRecipe(BaseModel):
     prediction_type: str | None = None
 
     @property
+    def files(self) -> list[Parent]:
+        """The parent of every file that is read for a component, in the order of the components."""
+        return [parent for several in self.parents.values() for parent in several]
+
+    @property
     def models(self) -> list[Parent]:
         """Every parent once: the UNet's, then the text encoder's, then the VAE's."""
         found: dict[str, Parent] = {}
@@ -66,29 +71,44 @@ def describe(
     dtype: torch's name of a precision; None: each as it is. Raises InputError for a source that is no
     checkpoint and no component.
     """
-    parents: dict[Path, Parent] = {}
-    kinds: dict[Path, tuple[str, str]] = {}
-    for path in dict.fromkeys(path for several in sources.values() for path in several):
-        with open_component(path) as file:
-            metadata = dict(file.metadata)
-            if any(component_of(key) == "unet" for key in file.entries):
-                kind = find_architecture(file)
-                prediction = find_prediction(kind, path.stem, metadata, file.entries.keys())
-                kinds[path] = kind, prediction.type
-        parents[path] = Parent(
-            name=path.name, sha256=hashes.sha256(path), legacy_hash=legacy_hash_of(path), metadata=metadata
-        )
     first = next(iter(sources.get("unet", ())), None)
-    architecture, prediction_type = kinds.get(first, (None, None)) if first else (None, None)
+    architecture, prediction_type = _kind(first) if first else (None, None)
     return ComponentRecipe(
         name=name,
         action=action,
-        parents={part: [parents[path] for path in several] for part, several in sources.items()},
+        parents=parents_at(sources, hashes),
         dtype=dtype,
         ema=ema,
         architecture=architecture,
         prediction_type=prediction_type,
     )
+
+
+def parents_at(
+    sources: Mapping[Component, Sequence[Path]], hashes: HashCache
+) -> dict[Component, list[Parent]]:
+    """The files of components as a recipe names them; each is hashed. Raises InputError as `describe`."""
+    paths = dict.fromkeys(path for several in sources.values() for path in several)
+    parents = {path: _parent(path, hashes) for path in paths}
+    return {part: [parents[path] for path in several] for part, several in sources.items()}
+
+
+def _parent(path: Path, hashes: HashCache) -> Parent:
+    with open_component(path) as file:
+        metadata = dict(file.metadata)
+    return Parent(
+        name=path.name, sha256=hashes.sha256(path), legacy_hash=legacy_hash_of(path), metadata=metadata
+    )
+
+
+def _kind(path: Path) -> tuple[str | None, str | None]:
+    """Architecture and prediction type of a UNet's file; nothing where it has no UNet."""
+    with open_component(path) as file:
+        if not any(component_of(key) == "unet" for key in file.entries):
+            return None, None
+        architecture = find_architecture(file)
+        prediction = find_prediction(architecture, path.stem, file.metadata, file.entries.keys())
+        return architecture, prediction.type
 
 
 def component_metadata(recipe: ComponentRecipe) -> dict[str, str]:

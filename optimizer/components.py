@@ -5,9 +5,10 @@ Everything is one plan (where each component comes from) written by one function
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -27,12 +28,15 @@ from optimizer.checkpoints.parts import (
     fitting,
 )
 from optimizer.checkpoints.reading import CheckpointFile, Entry, open_file
+from optimizer.checkpoints.unets import Elsewhere
 from optimizer.checkpoints.writing import Sealed, write_streamed
 from optimizer.means import Means
 from scoring.errors import InputError
 
 Ema = Literal["drop", "use"]
 Metadata = Mapping[str, str]
+Sources = Mapping[Component, Path | Sequence[Path]]
+"""Component -> the file that it comes from, or several, whose mean it is."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,41 @@ class Held:
     """The architectures that take it; none where it is not whole."""
 
 
+@contextmanager
+def open_sources(
+    sources: Sources, architecture: Architecture | None = None
+) -> Iterator[tuple[Architecture, dict[Component, list[CheckpointFile]]]]:
+    """Open the files that components come from, each found to hold its component whole.
+
+    architecture: of the checkpoint that they go into; None: that of the (first) UNet among them, which must
+    be there. Raises InputError as `join`.
+    """
+    with ExitStack() as stack:
+        opened: dict[Path, CheckpointFile] = {}
+        files: dict[Component, list[CheckpointFile]] = {}
+        for component in (part for part in COMPONENTS if part in sources):
+            given = sources[component]
+            paths = [given] if isinstance(given, Path) else list(given)
+            for path in paths:
+                if path not in opened:
+                    opened[path] = stack.enter_context(open_component(path))
+            files[component] = [opened[path] for path in paths]
+        found = architecture or _architecture(files["unet"][0])
+        for component, several in files.items():
+            for file in several:
+                check_component(file, component, found)
+        yield found, files
+
+
+def elsewhere(files: Mapping[Component, Sequence[CheckpointFile]], means: Means) -> dict[str, Elsewhere]:
+    """Every tensor of components as `write_with_unet` takes them; of several files it is the mean."""
+    sources = _sources(Plan(files, None, None))
+    return {
+        key: Elsewhere(several[0].entries[key], partial(means.mean, several, key))
+        for key, several in sources.items()
+    }
+
+
 def components_in(path: Path) -> tuple[Held, ...]:
     """The components that a file or diffusers folder holds, a bare VAE or text encoder too."""
     with open_component(path) as file:
@@ -80,21 +119,22 @@ def extract(
     *,
     metadata: Metadata,
     dtype: torch.dtype | None = None,
+    sealed: Sealed | None = None,
 ) -> None:
     """Write some components of a file alone, under the keys of a whole checkpoint.
 
-    dtype: of its weights; None: as they are. Raises InputError for a component that the file does not hold
+    dtype: of its weights; None: as they are. sealed: see `write_streamed`. Raises InputError for a component that the file does not hold
     whole, and when the file cannot be written.
     """
     with open_component(path) as file:
         for component in components:
             architectures = fitting(file, component)
             check_component(file, component, architectures[0] if architectures else _architecture(file))
-        _write(out, Plan({component: [file] for component in components}, None, dtype), metadata)
+        _write(out, Plan({component: [file] for component in components}, None, dtype), metadata, sealed)
 
 
 def join(
-    sources: Mapping[Component, Path | Sequence[Path]],
+    sources: Sources,
     out: Path,
     *,
     metadata: Metadata,
@@ -115,22 +155,8 @@ def join(
         raise InputError(
             f"nothing is said of the {lacking[0]}; name a file for each of {', '.join(COMPONENTS)}"
         )
-    with ExitStack() as stack:
-        opened: dict[Path, CheckpointFile] = {}
-        files: dict[Component, list[CheckpointFile]] = {}
-        for component in COMPONENTS:
-            given = sources[component]
-            paths = [given] if isinstance(given, Path) else list(given)
-            for path in paths:
-                if path not in opened:
-                    opened[path] = stack.enter_context(open_component(path))
-            files[component] = [opened[path] for path in paths]
-        first = files["unet"][0]
-        architecture = _architecture(first)
-        for component, several in files.items():
-            for file in several:
-                check_component(file, component, architecture)
-        _write(out, Plan(files, first, dtype), metadata, sealed)
+    with open_sources(sources) as (architecture, files):
+        _write(out, Plan(files, files["unet"][0], dtype), metadata, sealed)
     return architecture
 
 
@@ -142,6 +168,7 @@ def swap(
     *,
     metadata: Metadata,
     dtype: torch.dtype | None = None,
+    sealed: Sealed | None = None,
 ) -> Architecture:
     """Write `base` with one component from another file; see `join`. What `base` lacks may stay lacking."""
     with open_component(base) as file, open_component(source) as other:
@@ -151,22 +178,30 @@ def swap(
             check_component(file, part, architecture)
         check_component(other, component, architecture)
         components = {part: [other if part == component else file] for part in {*kept, component}}
-        _write(out, Plan(components, other if component == "unet" else file, dtype), metadata)
+        _write(out, Plan(components, other if component == "unet" else file, dtype), metadata, sealed)
     return architecture
 
 
-def convert(path: Path, out: Path, *, metadata: Metadata, dtype: torch.dtype) -> None:
+def convert(
+    path: Path, out: Path, *, metadata: Metadata, dtype: torch.dtype, sealed: Sealed | None = None
+) -> None:
     """Write a file with all weights in another precision, each rounded once; EMA copies are left out.
 
     Whole numbers and the noise schedule stay as they are. Raises InputError for a number that float16 cannot
     hold.
     """
     with open_component(path) as file:
-        _write(out, _all_of(file, dtype), metadata)
+        _write(out, _all_of(file, dtype), metadata, sealed)
 
 
 def prune(
-    path: Path, out: Path, *, metadata: Metadata, ema: Ema = "drop", dtype: torch.dtype | None = None
+    path: Path,
+    out: Path,
+    *,
+    metadata: Metadata,
+    ema: Ema = "drop",
+    dtype: torch.dtype | None = None,
+    sealed: Sealed | None = None,
 ) -> None:
     """Write a file without EMA copies. ema `use`: with the copy in the UNet's place, `drop`: without it.
 
@@ -177,9 +212,9 @@ def prune(
         if ema == "use" and not file.unet_from_ema:
             with ema_as_unet(open_file(path)) as averaged:
                 check_component(averaged, "unet", find_architecture(averaged))
-                _write(out, _all_of(averaged, dtype), metadata)
+                _write(out, _all_of(averaged, dtype), metadata, sealed)
         else:
-            _write(out, _all_of(file, dtype), metadata)
+            _write(out, _all_of(file, dtype), metadata, sealed)
 
 
 def average(

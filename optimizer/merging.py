@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -16,7 +16,9 @@ from optimizer.checkpoints.opening import open_checkpoint
 from optimizer.checkpoints.reading import CheckpointFile
 from optimizer.checkpoints.unets import check_unet, open_unets, write_with_unet
 from optimizer.checkpoints.writing import Sealed
+from optimizer.components import Sources, elsewhere, open_sources
 from optimizer.gradients import BlockGradients
+from optimizer.means import Means
 from scoring.errors import InputError, TrialFailed
 from scoring.rendering.components import dtype_name
 
@@ -149,18 +151,22 @@ def export_merge(
     *,
     metadata: Mapping[str, str],
     dtype: torch.dtype = torch.float16,
+    parts: Sources | None = None,
     sealed: Sealed | None = None,
 ) -> None:
     """Write the merge of two files as a single-file checkpoint.
 
     Tensor by tensor from the memory maps, in fp32, rounded once to `dtype`. Only the UNet is merged: VAE,
-    text encoder and whatever else A holds come from A; EMA copies are left out. weights: an alpha in [0, 1]
-    for every block in which A and B differ. sealed: see `write_streamed`. Raises InputError for files that do
+    text encoder and whatever else A holds come from A, or from where `parts` says; EMA copies are left out.
+    weights: an alpha in [0, 1] for every block in which A and B differ. parts: text encoder or VAE -> the
+    files that it comes from. sealed: see `write_streamed`. Raises InputError for files that do
     not fit each other, for wrong weights, and when the file cannot be written; an older `out` then stays as
     it was.
     """
-    with open_unets((path_a, path_b)) as (architecture, (a, b)):
+    with ExitStack() as stack:
+        architecture, (a, b) = stack.enter_context(open_unets((path_a, path_b)))
         alphas = _check_differing(weights, (), blocks_of(architecture))
+        _, files = stack.enter_context(open_sources(parts or {}, architecture))
         write_with_unet(
             out,
             a,
@@ -168,6 +174,7 @@ def export_merge(
             architecture=architecture,
             metadata=metadata,
             dtype=dtype,
+            parts=elsewhere(files, stack.enter_context(Means())),
             sealed=sealed,
         )
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from optimizer.blocks import RECIPE_ORDER, BlockWeights
+from optimizer.checkpoints.parts import Component
 from optimizer.checkpoints.writing import modelspec
 from scoring.errors import InputError
 
@@ -45,17 +46,33 @@ class Recipe(BaseModel):
     scores: dict[str, float] = Field(
         default_factory=dict, description="What the winner and its baselines scored, as 'search/winner'."
     )
-    text_encoder_from: str = "a"
-    vae_from: str = "a"
+    text_encoder_from: str = Field(default="a", description="a, or the names of those in `components`.")
+    vae_from: str = Field(default="a", description="The same for the VAE.")
+    components: dict[Component, list[Parent]] = Field(
+        default_factory=dict,
+        description="What is not A's: component -> where it comes from; of several files it is the mean.",
+    )
+
+    @property
+    def parents(self) -> list[Parent]:
+        """A, B, then those of the components, in the order of their files."""
+        return [self.a, self.b, *(parent for several in self.components.values() for parent in several)]
+
+
+_METADATA: dict[str, Any] = {
+    "a": {"metadata"},
+    "b": {"metadata"},
+    "components": {"__all__": {"__all__": {"metadata"}}},
+}
 
 
 def metadata_of(recipe: Recipe) -> dict[str, str]:
     """The safetensors metadata of the merged file; every value is a string."""
     return {
-        **_shared_metadata(recipe, [recipe.a, recipe.b]),
+        **_shared_metadata(recipe, recipe.parents),
         "sd_merge_recipe": json.dumps(_a1111_recipe(recipe)),
         "sd_mbwrt_recipe": json.dumps(_mbwrt_recipe(recipe)),
-        "autombw_recipe": recipe.model_dump_json(exclude={"a": {"metadata"}, "b": {"metadata"}}),
+        "autombw_recipe": recipe.model_dump_json(exclude=_METADATA),
     }
 
 
@@ -124,7 +141,7 @@ def _shared_metadata(recipe: Recipe | AverageRecipe, parents: Sequence[Parent]) 
 
 
 def _a1111_recipe(recipe: Recipe) -> dict[str, Any]:
-    weights = list(recipe.weights.values())
+    weights, vaes = list(recipe.weights.values()), recipe.components.get("vae", [])
     return {
         "type": "autombw",
         "primary_model_hash": recipe.a.sha256,
@@ -136,7 +153,7 @@ def _a1111_recipe(recipe: Recipe) -> dict[str, Any]:
         "save_as_half": recipe.dtype == "float16",
         "custom_name": recipe.name,
         "config_source": 0,
-        "bake_in_vae": "None",
+        "bake_in_vae": vaes[0].name if len(vaes) == 1 else "None",
         "discard_weights": "",
         "is_inpainting": False,
         "is_instruct_pix2pix": False,

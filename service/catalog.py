@@ -13,6 +13,8 @@ from optimizer.checkpoints import (
     resolve_model,
     size_of,
 )
+from optimizer.checkpoints.parts import Component
+from optimizer.foreseen import check_finite
 from scoring.errors import InputError
 
 
@@ -22,6 +24,7 @@ class Catalog:
     def __init__(self, models_dir: Path) -> None:
         self.models_dir = models_dir
         self._known: dict[tuple[Path, int, int], Inspection] = {}
+        self._finite: set[tuple[Path, int, int, Component]] = set()
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -55,6 +58,14 @@ class Catalog:
             with self._lock:
                 self._known[key] = known
         return known
+
+    def check_finite(self, name: str, component: Component) -> None:
+        """Raise InputError where a component of a model has NaN or Inf; looked at once per file."""
+        path = self.path(name)
+        key = (path, size_of(path), changed_at(path), component)
+        if key not in self._finite:
+            check_finite(path, component)
+            self._finite.add(key)
 
 
 def digest(inspection: Inspection) -> str:

@@ -9,13 +9,16 @@ from itertools import count
 from typing import Any
 
 from optimizer.bracket import with_leaves
+from optimizer.checkpoints.hashes import HashCache
 from scoring.errors import InputError
-from service.catalog import Catalog, digest
+from service.catalog import Catalog
+from service.compositions import Leaves
 from service.db.records import JobRecord, NewNode, NodeRecord
 from service.db.states import NodeKind
 from service.db.store import Store
 from service.db.tree import bracket_of, final_node
 from service.jobs import JobRequest, parse_request
+from service.leaves import Leaf
 from service.planning import (
     AVERAGE_NAME,
     Plans,
@@ -45,17 +48,21 @@ def clone_job(
     """
     job = store.job(job_id)
     request = parse_request(merge_patch(job.request, changes), "clone")
+    if isinstance(request.output, str):
+        # A name alone renames: what is baked in was not spoken of.
+        baked = JobRequest.model_validate(job.request).baked
+        request = request.model_copy(update={"output": baked}).with_output(request.output)
     if "output" not in changes:
         old = final_node(store.nodes(job_id)).output
-        request = request.model_copy(update={"output": _free_output(store, settings, old)})
+        request = request.with_output(_free_output(store, settings, old))
     new = validate_job(request, settings, catalog)
     return store.create_job(replace(new, submitted_by=submitted_by, limit=limit))
 
 
 def add_leaves(
-    store: Store, settings: Settings, catalog: Catalog, job_id: str, names: Sequence[str]
+    store: Store, settings: Settings, catalog: Catalog, job_id: str, more: Sequence[str | Leaf]
 ) -> JobRecord:
-    """Add models to the bracket of a job that is not over.
+    """Add leaves to the bracket of a job that is not over: models by name, or put together from components.
 
     Raises NotFound; Conflict when the job is over; InputError when the models do not fit or a merge that
     has begun would have no place in the longer bracket.
@@ -67,21 +74,24 @@ def add_leaves(
             f"leaves: those of job {job_id} are ranked by score, which a new one would change; clone the job "
             "with the longer list"
         )
-    if not names:
+    if not more:
         raise InputError("leaves: name one model or more to add")
-    request = old.model_copy(update={"leaves": [*job.leaves, *names]})
-    inspections = inspect_leaves(catalog, [*job.leaves, *names])
+    said = dict(zip(old.leaf_names, old.leaves, strict=True))
+    request = old.model_copy(update={"leaves": [*(said.get(name, name) for name in job.leaves), *more]})
+    names = request.leaf_names[len(job.leaves) :]
+    leaves = Leaves(request, request.leaf_names, catalog, HashCache(settings.cache_dir))
+    inspections = inspect_leaves(leaves, request.leaf_names)
     plans = Plans(request, settings, inspections[names[0]].architecture, local=True)
 
     def layout(nodes: Sequence[NodeRecord]) -> Sequence[NewNode]:
         begun = {node.name for node in nodes if node.kind is NodeKind.MERGE and node.started_at}
         bracket = with_leaves(bracket_of(nodes), request.bracket.kind, names, begun, request.bracket.first)
         final = final_node(nodes).output
-        laid = lay_nodes(request.model_copy(update={"output": final}), bracket, plans, inspections)
-        kept = [node for node in laid if node.kind in (NodeKind.MERGE, NodeKind.REFERENCE)]
+        laid = lay_nodes(request.with_output(final), bracket, plans, leaves, inspections)
+        kept = [node for node in laid if node.kind is not NodeKind.AVERAGE]
         return [*kept, *_averages(nodes, final, plans)] if plans.averaged else kept
 
-    added = {name: digest(inspections[name]) for name in names}
+    added = {name: inspections[name].sha256 for name in names}
     return store.add_leaves(job_id, added, layout, request.model_dump(mode="json"))
 
 

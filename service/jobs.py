@@ -11,6 +11,7 @@ from scoring.errors import InputError
 from scoring.probes import Probe
 from scoring.scorers.base import ScorerSpec
 from scoring.scorers.cards import is_voted
+from service.leaves import AnyLeaf, AnyOutput, OutputFile, Parts, SharedParts
 from service.settings import describe
 
 PredictionType = Literal["epsilon", "v_prediction"]
@@ -103,9 +104,14 @@ class JobRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
 
     name: str = Field(min_length=1, max_length=120, description="What people call this job.")
-    leaves: list[str] = Field(
+    leaves: list[AnyLeaf] = Field(
         default_factory=list,
-        description="Names of two or more models of the models folder; an explicit bracket names its own.",
+        description="Two or more models of the models folder, by name, or checkpoints of components of such "
+        "models (docs/components.md); an explicit bracket names its own.",
+    )
+    components: SharedParts = Field(
+        default_factory=SharedParts,
+        description="Text encoder and VAE of all leaves: keep, {from: model} or {uniform: [models]}.",
     )
     bracket: BracketSpec = Field(
         default_factory=BracketSpec, description="Which leaves and results are merged with which."
@@ -151,20 +157,42 @@ class JobRequest(BaseModel):
         "has to beat.",
     )
     priority: int = Field(default=0, ge=-100, le=100, description="Jobs of a higher priority come first.")
-    output: str | None = Field(
+    output: AnyOutput | None = Field(
         default=None,
-        description="Name of the final checkpoint; from the two leaves, or the job's name, if not given.",
+        description="Name of the final checkpoint; from the two leaves, or the job's name, if not given. Or "
+        "{name, text_encoder, vae}: with components that are baked in.",
     )
     prediction_type: PredictionType | None = Field(
         default=None, description="What the models predict; found out from the files if not given."
     )
 
+    @property
+    def leaf_names(self) -> list[str]:
+        """The leaves by name, in order."""
+        return [leaf if isinstance(leaf, str) else leaf.name for leaf in self.leaves]
+
+    @property
+    def output_name(self) -> str | None:
+        """The name of the final checkpoint, where it is given."""
+        return self.output.name if isinstance(self.output, OutputFile) else self.output
+
+    @property
+    def baked(self) -> OutputFile:
+        """What the final checkpoint has that its A has not."""
+        return self.output if isinstance(self.output, OutputFile) else OutputFile()
+
+    def with_output(self, name: str) -> JobRequest:
+        """The same for another file."""
+        named = name if not self.baked.replaced else self.baked.model_copy(update={"name": name})
+        return self.model_copy(update={"output": named})
+
 
 class NodePlan(BaseModel):
     """All that a worker needs to run a node, resolved: nothing in it depends on where a job file lay.
 
-    normalise: whether there are several scorers that are measured by the job's reference. guards: those of
-    `watch` that are watched both ways. votes: how often people are asked, where they judge.
+    parts: of a leaf that is put together, where every component comes from; of a merge, what its file has
+    that A has not. normalise: whether there are several scorers that are measured by the job's reference.
+    guards: those of `watch` that are watched both ways. votes: how often people are asked, where they judge.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -179,6 +207,7 @@ class NodePlan(BaseModel):
     votes: VoteSettings = Field(default_factory=VoteSettings)
     search: SearchSettings
     prediction_type: PredictionType | None
+    parts: Parts = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
 
     @property

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import torch
 
+from optimizer.checkpoints.hashes import HashCache
+from optimizer.checkpoints.parts import Component
 from service.catalog import Catalog
 from service.db.records import Lease, NodeRecord
 from service.db.store import Store
 from service.disk import check_room
 from service.jobs import NodePlan
 from service.settings import Settings
-from service.sources import Source, leaf_of, source_of
+from service.sources import Source, leaves_of, part_paths, source_of
 
 
 class NodePaused(RuntimeError):
@@ -60,9 +62,13 @@ class NodeContext:
         """What stands at `side`, "a" or "b". Raises InputError when it is not the file it was."""
         return source_of(self.store, self.catalog, self.node, side)
 
-    def leaf(self, name: str, sha256: str | None) -> Source:
-        """A model of the models folder. Raises InputError when it is not the file it was."""
-        return leaf_of(self.catalog, name, sha256)
+    def leaves(self) -> list[Source]:
+        """All leaves of the job, in order. Raises InputError when one is not the file it was."""
+        return leaves_of(self.store, self.catalog, self.node)
+
+    def parts(self) -> dict[Component, list[Path]]:
+        """The files of the components that the plan names. Raises InputError when one is not what it was."""
+        return part_paths(self.catalog, HashCache(self.settings.cache_dir), self.plan.parts)
 
     def check_room(self, folder: Path, needed: int) -> None:
         """Raises DiskNearlyFull unless `needed` bytes leave the reserve of the settings free."""

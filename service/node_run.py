@@ -8,12 +8,15 @@ from functools import partial
 from pathlib import Path
 
 from optimizer.blocks import BlockWeights
+from optimizer.checkpoints.hashes import HashCache
+from optimizer.component_recipes import parents_at
 from optimizer.exporting import export_recipe
 from optimizer.recipes import AverageRecipe
 from optimizer.rendered import Rendered
 from optimizer.trial import Evaluator, PairEvaluator
 from scoring.probes import Probe
 from scoring.rendering.denoiser import BetweenSteps
+from service.composing import compose, flat
 from service.db.records import NewCheckpoint
 from service.db.states import NodeKind
 from service.node_context import NodeContext
@@ -41,6 +44,8 @@ def run_node(context: NodeContext) -> None:
             _run_merge(context)
         case NodeKind.AVERAGE:
             _run_average(context)
+        case NodeKind.COMPOSE:
+            context.store.finish_node(context.lease, None, compose(context))
         case NodeKind.SCREEN | NodeKind.REFERENCE:
             leaf = context.source("a")
             context.store.finish_node(context.lease, _score_alone(context, leaf.path), None)
@@ -77,6 +82,7 @@ def _run_merge(context: NodeContext) -> None:
         assert winner is not None, "a search does not end without one"
         heldout = trials.heldout(winner)
     context.check()
+    parts = context.parts()
     recipe = merge_recipe(
         context.store,
         context.node,
@@ -85,21 +91,20 @@ def _run_merge(context: NodeContext) -> None:
         name=context.node.output,
         weights=evaluator.file_weights(winner.weights),
         scores=result_scores(context.store, context.node),
+        components=parents_at(parts, HashCache(context.settings.cache_dir)),
     )
     made = write_output(
         context,
         a.inspection.size,
         recipe.model_dump(mode="json"),
-        partial(export_recipe, recipe, [a.path, b.path]),
+        partial(export_recipe, recipe, [a.path, b.path, *flat(parts)]),
     )
     context.store.finish_node(context.lease, winner.score if heldout is None else heldout, made)
 
 
 def _run_average(context: NodeContext) -> None:
     """Write the uniform merge of all leaves, and score it as the winner is scored."""
-    leaves = context.store.job(context.lease.job_id).leaves
-    sources = [context.leaf(name, sha256) for name, sha256 in leaves.items()]
-    made = _average(context, sources)
+    made = _average(context, context.leaves())
     context.store.finish_node(context.lease, _score_alone(context, made.path), made)
 
 

@@ -22,6 +22,7 @@ from optimizer.bracket import (
 )
 from optimizer.checkpoints import Inspection, blocks_of, check_pair
 from optimizer.checkpoints.architectures import Architecture
+from optimizer.checkpoints.hashes import HashCache
 from optimizer.distances import unet_distances
 from optimizer.search import BASELINES, SearchSettings
 from optimizer.space import Space
@@ -34,10 +35,12 @@ from scoring.scorers.cards import check_optimised, is_guard, is_voted
 from scoring.scorers.registry import scorer_names
 from scoring.scorers.weights import located
 from service.catalog import Catalog, digest
+from service.compositions import Leaves, part_names, parts_text
 from service.db.records import NewJob, NewNode
 from service.db.states import NodeKind
 from service.db.tree import RANKED, ranked
 from service.jobs import JobRequest, NodeOverrides, NodePlan, ProbesSpec
+from service.leaves import Parts
 from service.probes import ProbeSource
 from service.settings import Settings, describe
 
@@ -56,17 +59,19 @@ def validate_job(request: JobRequest, settings: Settings, catalog: Catalog, *, l
     """
     safe_name(request.name, "name")
     names = leaf_names(request)
-    plans = Plans(request, settings, catalog.header(names[0]).architecture, local=local)
-    inspections = inspect_leaves(catalog, names)
+    leaves = Leaves(request, names, catalog, HashCache(settings.cache_dir))
+    plans = Plans(request, settings, leaves.header(names[0]).architecture, local=local)
+    inspections = inspect_leaves(leaves, names)
     if request.bracket.seeding == "distance":
-        names = list(seeded_by_distance(names, unet_distances([catalog.path(name) for name in names])))
-    nodes = lay_nodes(request, lay_bracket(request, names), plans, inspections)
+        files = [leaves.unet_file(name) for name in names]
+        names = list(seeded_by_distance(names, unet_distances(files)))
+    nodes = lay_nodes(request, lay_bracket(request, names), plans, leaves, inspections)
     for node in nodes:
         _check_output_is_new(node.output, settings)
     return NewJob(
         name=request.name,
         request=request.model_dump(mode="json"),
-        leaves={name: digest(inspections[name]) for name in names},
+        leaves={name: inspections[name].sha256 for name in names},
         nodes=nodes,
         priority=request.priority,
     )
@@ -75,12 +80,12 @@ def validate_job(request: JobRequest, settings: Settings, catalog: Catalog, *, l
 def leaf_names(request: JobRequest) -> list[str]:
     """The leaves of a request, by its list or its table. Raises InputError for a bracket that can't be."""
     if request.bracket.kind == "explicit":
-        return list(lay_bracket(request, request.leaves).leaves)
+        return list(lay_bracket(request, request.leaf_names).leaves)
     if request.bracket.table is not None:
         raise InputError("bracket: a table is for kind `explicit`; set that kind or leave the table out")
     # Laid before any file is read: a leaf that is named twice would be compared with itself.
-    lay_bracket(request, request.leaves)
-    return list(request.leaves)
+    lay_bracket(request, request.leaf_names)
+    return request.leaf_names
 
 
 def lay_bracket(request: JobRequest, leaves: Sequence[str]) -> Bracket:
@@ -100,21 +105,27 @@ def lay_bracket(request: JobRequest, leaves: Sequence[str]) -> Bracket:
     return lay(ranked(len(leaves)), spec.first) if spec.seeding == "score" else bracket
 
 
-def inspect_leaves(catalog: Catalog, names: Sequence[str]) -> dict[str, Inspection]:
+def inspect_leaves(leaves: Leaves, names: Sequence[str]) -> dict[str, Inspection]:
     """The leaves' inspections. Raises InputError unless they exist, fit each other and differ."""
     # Headers first: what does not fit is refused before whole files are read and hashed.
-    headers = [catalog.header(name) for name in names]
+    headers = [leaves.header(name) for name in names]
     for header in headers[1:]:
         check_pair(headers[0], header)
-    inspections = {name: catalog.inspect(name) for name in names}
-    known: dict[str, str] = {}
-    for name, inspection in inspections.items():
-        other = known.setdefault(digest(inspection), name)
-        if other != name:
+    inspections = {name: leaves.inspect(name) for name in names}
+    known: dict[tuple[str, ...], str] = {}
+    for name in names:
+        other = known.setdefault(leaves.unet_of(name), name)
+        if other == name:
+            continue
+        if leaves.composed.keys() & {name, other}:
             raise InputError(
-                f"leaves: {other!r} and {name!r} have the same content under two names (sha256 "
-                f"{digest(inspection)[:12]}…); name it once"
+                f"leaves: {other!r} and {name!r} have the same UNet, so that no merge of them moves anything; "
+                "leave one out"
             )
+        raise InputError(
+            f"leaves: {other!r} and {name!r} have the same content under two names (sha256 "
+            f"{digest(inspections[name])[:12]}…); name it once"
+        )
     first, *others = inspections.values()
     for inspection in others:
         check_pair(first, inspection)
@@ -131,13 +142,21 @@ def check_places(bracket: Bracket, inspections: Mapping[str, Inspection]) -> Non
 
 
 def lay_nodes(
-    request: JobRequest, bracket: Bracket, plans: Plans, inspections: Mapping[str, Inspection]
+    request: JobRequest,
+    bracket: Bracket,
+    plans: Plans,
+    leaves: Leaves,
+    inspections: Mapping[str, Inspection],
 ) -> list[NewNode]:
-    """The nodes of a job: the bracket's merges, what the tree has to beat, the screenings, the reference.
+    """The nodes of a job: the bracket's merges, what the tree has to beat, the screenings, the reference, and
+    the leaves that are put together.
 
-    Raises InputError for an override of a node that isn't there and for names that cannot be files.
+    Raises InputError for an override of a node that isn't there, for names that cannot be files, and where
+    two nodes would have one name.
     """
-    output = safe_name(request.output or _default_output(request), "output")
+    output = safe_name(request.output_name or _default_output(request), "output")
+    architecture = next(iter(inspections.values())).architecture
+    baked = leaves.baked(architecture)
     plans.check_overrides([node.output for node in bracket.nodes])
     check_places(bracket, inspections)
     if plans.voted:
@@ -153,7 +172,14 @@ def lay_nodes(
             a_input=input_text(node.a),
             b_input=input_text(node.b),
             output=output if node.output == final else safe_name(f"{output}-{node.output}", "bracket"),
-            plan=plans.of(node.output, _pair_notes(inspections, input_text(node.a), input_text(node.b))),
+            plan=plans.of(
+                node.output,
+                [
+                    *_pair_notes(inspections, input_text(node.a), input_text(node.b)),
+                    *(_baked_notes(baked) if node.output == final else ()),
+                ],
+                baked if node.output == final else {},
+            ),
         )
         for node in bracket.nodes
     ]
@@ -167,7 +193,11 @@ def lay_nodes(
     if plans.normalise:
         leaf = next(iter(inspections))
         nodes.append(scored_node(REFERENCE_NAME, NodeKind.REFERENCE, leaf, output, plans))
-    return nodes
+    composed = [_composed_node(leaf, output, plans, leaves) for leaf in leaves.composed]
+    taken = {node.name for node in nodes} & set(leaves.composed)
+    if taken:
+        raise InputError(f"leaves: {min(taken)!r} is the name of another node of the job; rename the leaf")
+    return [*nodes, *composed]
 
 
 def _check_voted(request: JobRequest, bracket: Bracket) -> None:
@@ -203,6 +233,18 @@ def scored_node(name: str, kind: NodeKind, leaf: str | None, output: str, plans:
     """A node that scores one checkpoint without a search."""
     plan = plans.of(name, [])
     return NewNode(name, kind, 0, leaf, None, safe_name(f"{output}-{name}", "output"), plan)
+
+
+def _composed_node(leaf: str, output: str, plans: Plans, leaves: Leaves) -> NewNode:
+    """A node that puts a leaf together; it has the leaf's name, and its file is the leaf."""
+    plan = plans.of(leaf, leaves.notes(leaf), leaves.parts(leaf))
+    return NewNode(leaf, NodeKind.COMPOSE, 0, None, None, safe_name(f"{output}-{leaf}", "leaves"), plan)
+
+
+def _baked_notes(baked: Parts) -> list[str]:
+    if not baked:
+        return []
+    return [f"the file has its own {parts_text(part_names(baked))}; trials are rendered with those of A"]
 
 
 class Plans:
@@ -241,7 +283,7 @@ class Plans:
                     f"nodes: there is no node {name!r} in the bracket; there are {', '.join(nodes)}"
                 )
 
-    def of(self, node: str, notes: Sequence[str]) -> dict[str, Any]:
+    def of(self, node: str, notes: Sequence[str], parts: Parts | None = None) -> dict[str, Any]:
         """The plan of one node, as JSON data."""
         own = self._request.nodes.get(node, NodeOverrides())
         where = f"nodes.{node}"
@@ -261,6 +303,7 @@ class Plans:
             votes=self._request.votes,
             search=search,
             prediction_type=self._request.prediction_type,
+            parts=parts or {},
             notes=[
                 *notes,
                 *self._vote_notes(),
@@ -355,7 +398,7 @@ def _pair_notes(inspections: Mapping[str, Inspection], a: str, b: str) -> Sequen
 
 def _default_output(request: JobRequest) -> str:
     if len(request.leaves) == 2:
-        return "-".join(Path(leaf).stem for leaf in request.leaves)
+        return "-".join(Path(leaf).stem for leaf in request.leaf_names)
     return request.name
 
 

@@ -48,7 +48,7 @@ class Votes(BaseModel):
 
 
 class NodeProgress(BaseModel):
-    """One merge A + B -> O, or checkpoints that are scored without a search."""
+    """One merge A + B -> O, checkpoints that are scored without a search, or a leaf put together."""
 
     position: int
     name: str = Field(description="The node's name in the bracket's table.")
@@ -133,8 +133,10 @@ def input_names(nodes: Sequence[NodeRecord], node: NodeRecord) -> tuple[str | No
 
 
 def trials_planned(node: NodeRecord) -> int:
-    """Trials in all: those of the search, or the one that scores a single checkpoint."""
-    return int(node.plan["search"]["trials"]) if node.kind is NodeKind.MERGE else 1
+    """Trials in all: those of the search, the one that scores a single checkpoint, or none."""
+    if node.kind is NodeKind.MERGE:
+        return int(node.plan["search"]["trials"])
+    return 0 if node.kind is NodeKind.COMPOSE else 1
 
 
 def _node_progress(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optimizer.blocks import BlockWeights
+from optimizer.checkpoints.parts import Component
 from optimizer.recipes import Parent, Recipe
 from service.catalog import digest
 from service.db.records import NodeRecord
@@ -23,12 +24,14 @@ def merge_recipe(
     name: str,
     weights: BlockWeights,
     scores: Mapping[str, float],
+    components: Mapping[Component, Sequence[Parent]],
 ) -> Recipe:
     """The recipe of a merge of this node.
 
     name: of the file, without a suffix. weights: one for every block in which the two files differ. scores:
-    as `service.results.result_scores` names them.
+    as `service.results.result_scores` names them. components: what the file has that A has not.
     """
+    came_from = {part: ", ".join(parent.name for parent in several) for part, several in components.items()}
     return Recipe(
         name=name,
         a=parent_of(a),
@@ -38,6 +41,9 @@ def merge_recipe(
         weights=weights,
         trials=len(store.ended_trials(node.id)),
         scores=dict(scores),
+        text_encoder_from=came_from.get("text_encoder", "a"),
+        vae_from=came_from.get("vae", "a"),
+        components={part: list(several) for part, several in components.items()},
     )
 
 

@@ -120,6 +120,11 @@ class Settings(BaseSettings):
         return self.data_dir / "outputs"
 
     @property
+    def cache_dir(self) -> Path:
+        """What can be computed again, such as hashes of files."""
+        return self.data_dir / "cache"
+
+    @property
     def batches_file(self) -> Path:
         """How many images the GPUs of this installation hold at once, as was measured."""
         return self.data_dir / "batches.json"

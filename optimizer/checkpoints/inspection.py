@@ -26,7 +26,7 @@ from optimizer.checkpoints.architectures import (
 from optimizer.checkpoints.diffusers_folders import is_diffusers_folder, weight_files
 from optimizer.checkpoints.names import EMA_PREFIX, TEXT_PREFIXES, VAE_PREFIX
 from optimizer.checkpoints.opening import open_checkpoint
-from optimizer.checkpoints.prediction import find_prediction
+from optimizer.checkpoints.prediction import Prediction, find_prediction
 from optimizer.checkpoints.reading import DTYPE_NAMES, CheckpointFile, Entry
 from scoring.errors import InputError
 
@@ -108,7 +108,7 @@ def inspect_checkpoint(
             unet_from_ema=file.unet_from_ema,
             missing_keys=[key for key in expected if key not in model],
             extra_keys=[key for key in model if key not in expected and not is_harmless_extra(key)],
-            bad_values=_count_bad_values(file) if statistics else None,
+            bad_values=count_bad_values(file) if statistics else None,
             sha256=digest,
             short_hash=digest[:10] if digest else None,
             legacy_hash=legacy_hash_of(path),
@@ -150,7 +150,8 @@ def check_pair(a: Inspection, b: Inspection) -> list[str]:
     _check_complete(b, (UNET_PREFIX,))
     _check_finite(a, only_unet=False)
     _check_finite(b, only_unet=True)
-    return [*_prediction_notes(a, b), *_ema_notes(a, b), *_content_notes(a, b)]
+    predictions = prediction_notes(a.name, _prediction_of(a), b.name, _prediction_of(b))
+    return [*predictions, *_ema_notes(a, b), *_content_notes(a, b)]
 
 
 def sha256_of(path: Path) -> str:
@@ -247,11 +248,16 @@ def _dtype_name(entry: Entry) -> str:
     return DTYPE_NAMES.get(entry.dtype, str(entry.dtype))
 
 
-def _count_bad_values(file: CheckpointFile) -> dict[str, BadValues]:
+def count_bad_values(file: CheckpointFile, prefixes: tuple[str, ...] = ("",)) -> dict[str, BadValues]:
+    """Part of the file (see `Inspection.bad_values`) -> its NaN and Inf, where it has any.
+
+    prefixes: of the keys that are looked at.
+    """
     nan: Counter[str] = Counter()
     inf: Counter[str] = Counter()
     for key, entry in file.entries.items():
-        if key.startswith(EMA_PREFIX) or not entry.dtype.is_floating_point or not entry.numel:
+        looked_at = key.startswith(prefixes) and not key.startswith(EMA_PREFIX)
+        if not looked_at or not entry.dtype.is_floating_point or not entry.numel:
             continue
         tensor = file.tensor(key)
         if not _is_finite(tensor):
@@ -316,24 +322,39 @@ def _check_finite(inspection: Inspection, *, only_unet: bool) -> None:
     for part, bad in (inspection.bad_values or {}).items():
         if part == "OTHER" or (only_unet and part in ("VAE", "TEXT_ENCODER")):
             continue
-        raise InputError(
-            f"{inspection.name} is broken: block {part} has {bad.nan} NaN and {bad.inf} Inf values; "
-            "download it again or leave it out"
-        )
+        raise broken(inspection.name, part, bad)
 
 
-def _prediction_notes(a: Inspection, b: Inspection) -> list[str]:
-    if a.prediction_type == b.prediction_type:
+def broken(name: str, part: str, bad: BadValues) -> InputError:
+    """The error for a file with such numbers."""
+    return InputError(
+        f"{name} is broken: block {part} has {bad.nan} NaN and {bad.inf} Inf values; "
+        "download it again or leave it out"
+    )
+
+
+def prediction_notes(a: str, of_a: Prediction, b: str, of_b: Prediction) -> list[str]:
+    """What to know of merging UNets `a` and `b` that predict different things; nothing where they do not.
+
+    Raises InputError where both are known for sure.
+    """
+    if of_a.type == of_b.type:
         return []
-    if not (a.prediction_assumed or b.prediction_assumed):
+    if not (of_a.assumed or of_b.assumed):
         raise InputError(
-            f"{a.name} is {a.prediction_type} ({a.prediction_known_by}) and {b.name} is {b.prediction_type} "
-            f"({b.prediction_known_by}); only models with the same prediction type can be merged"
+            f"{a} is {of_a.type} ({of_a.known_by}) and {b} is {of_b.type} "
+            f"({of_b.known_by}); only models with the same prediction type can be merged"
         )
     return [
-        f"prediction type: {a.name} {a.prediction_type} ({a.prediction_known_by}), "
-        f"{b.name} {b.prediction_type} ({b.prediction_known_by}); the merge is used as {a.prediction_type}"
+        f"prediction type: {a} {of_a.type} ({of_a.known_by}), "
+        f"{b} {of_b.type} ({of_b.known_by}); the merge is used as {of_a.type}"
     ]
+
+
+def _prediction_of(inspection: Inspection) -> Prediction:
+    return Prediction(
+        inspection.prediction_type, inspection.prediction_known_by, inspection.prediction_assumed
+    )
 
 
 def _ema_notes(a: Inspection, b: Inspection) -> list[str]:

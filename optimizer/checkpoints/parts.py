@@ -26,7 +26,7 @@ PREFIXES: dict[Component, tuple[str, ...]] = {
     "text_encoder": TEXT_PREFIXES,
     "vae": (VAE_PREFIX,),
 }
-_WORDS = {"unet": "UNet", "text_encoder": "text encoder", "vae": "VAE"}
+WORDS = {"unet": "UNet", "text_encoder": "text encoder", "vae": "VAE"}
 # SD2.x was trained in SD1.x's latent space, with the same autoencoder.
 _SAME_LATENTS: tuple[frozenset[Architecture], ...] = (frozenset({"sd1", "sd2"}),)
 
@@ -62,12 +62,12 @@ def fitting(file: CheckpointFile, component: Component) -> tuple[Architecture, .
 
 def check_component(file: CheckpointFile, component: Component, architecture: Architecture) -> None:
     """Raise InputError unless the file holds a component whole, as the architecture takes it."""
-    word, title = _WORDS[component], TITLES[architecture]
+    word, title = WORDS[component], TITLES[architecture]
     _check_latents(file, component, architecture)
     if _first_fault(file, component, architecture) is None:
         return
     if not any(component_of(key) == component for key in file.entries):
-        held = [_WORDS[part] for part in COMPONENTS if any(component_of(key) == part for key in file.entries)]
+        held = [WORDS[part] for part in COMPONENTS if any(component_of(key) == part for key in file.entries)]
         raise InputError(
             f"{file.path.name} has no {word}, only {' and '.join(held) or 'other tensors'}; "
             f"take the {word} from another model"

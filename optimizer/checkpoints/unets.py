@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,9 +15,19 @@ from optimizer.checkpoints.architectures import TITLES, Architecture, expected_t
 from optimizer.checkpoints.inspection import find_architecture
 from optimizer.checkpoints.names import EMA_PREFIX, TEXT_PREFIXES, VAE_PREFIX
 from optimizer.checkpoints.opening import open_checkpoint
+from optimizer.checkpoints.parts import component_of
 from optimizer.checkpoints.reading import CheckpointFile, Entry
 from optimizer.checkpoints.writing import Sealed, write_streamed
 from scoring.errors import InputError
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A tensor that does not come from the file that gives the rest. make: from the dtype it is stored in."""
+
+    entry: Entry
+    make: Callable[[torch.dtype], Tensor]
+
 
 _RENDERED_PREFIXES = (UNET_PREFIX, VAE_PREFIX, *TEXT_PREFIXES)
 
@@ -63,22 +74,28 @@ def write_with_unet(
     architecture: str,
     metadata: Mapping[str, str],
     dtype: torch.dtype,
+    parts: Mapping[str, Elsewhere] | None = None,
     sealed: Sealed | None = None,
 ) -> None:
     """Write a single-file checkpoint: the UNet by `unet`, key by key, and all else from `rest`.
 
-    Weights are rounded once to `dtype`; whole numbers and the noise schedule stay as they are; EMA copies
+    parts: every tensor of components that come from elsewhere, none of the UNet. Weights are rounded once to `dtype`; whole numbers and the noise schedule stay as they are; EMA copies
     are left out. sealed: see `write_streamed`. Raises InputError when the file cannot be written; an older
     `out` then stays as it was.
     """
-    new = expected_tensors(architecture).unet
-    layout = {
-        key: Entry(_stored_dtype(key, entry, dtype), entry.shape)
+    new, elsewhere = expected_tensors(architecture).unet, parts or {}
+    replaced = {component_of(key) for key in elsewhere}
+    kept = {
+        key: entry
         for key, entry in rest.entries.items()
-        if not key.startswith(EMA_PREFIX)
+        if not key.startswith(EMA_PREFIX) and (component_of(key) is None or component_of(key) not in replaced)
     }
+    entries = {**kept, **{key: part.entry for key, part in elsewhere.items()}}
+    layout = {key: Entry(_stored_dtype(key, entry, dtype), entry.shape) for key, entry in entries.items()}
 
     def produce(key: str) -> Tensor:
+        if key in elsewhere:
+            return elsewhere[key].make(layout[key].dtype)
         tensor = unet(key) if key in new else rest.tensor(key)
         return tensor.to(layout[key].dtype)
 

@@ -9,22 +9,27 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from optimizer.blocks import BlockWeights, uniform
 from optimizer.checkpoints import sha256_of
-from optimizer.exporting import export_recipe
+from optimizer.checkpoints.hashes import HashCache
+from optimizer.checkpoints.parts import Component
+from optimizer.component_recipes import ComponentRecipe, parents_at
+from optimizer.exporting import AnyRecipe, export_recipe
 from optimizer.merging import differing_blocks
-from optimizer.recipes import AverageRecipe, Recipe
+from optimizer.recipes import AverageRecipe, Parent, Recipe
 from service.catalog import Catalog
+from service.composing import flat
 from service.db.records import CheckpointRecord, NodeRecord, TrialRecord
 from service.db.states import NodeKind, TrialKind, TrialState
 from service.db.store import Store
-from service.db.tree import final_node
+from service.db.tree import composed, final_node
 from service.disk import DiskNearlyFull, check_room
 from service.errors import Conflict, NotFound
+from service.jobs import NodePlan
 from service.nodes import nodes_of
 from service.planning import safe_name
 from service.recipe_of import merge_recipe
 from service.results import result_scores
 from service.settings import Settings
-from service.sources import Source, leaf_of, source_of
+from service.sources import Source, leaf_of, made_by, part_paths, source_of
 
 
 class ExportRequest(BaseModel):
@@ -64,6 +69,7 @@ class Exporter:
         self._store, self._settings, self._catalog = store, settings, catalog
         self._nodes = {node.id: node for node in nodes_of(store, job_id, None)}
         self._job_id = job_id
+        self._hashes = HashCache(settings.cache_dir)
         self._made_again: list[str] = []
 
     def export(self, request: ExportRequest) -> Exported:
@@ -108,6 +114,7 @@ class Exporter:
     def _write_trial(self, node: NodeRecord, trial: TrialRecord, output: str) -> tuple[Path, str]:
         out = self._free_path(output)
         a, b = self._inputs(node)
+        parts = self._parts(node)
         recipe = merge_recipe(
             self._store,
             node,
@@ -116,8 +123,9 @@ class Exporter:
             name=output,
             weights=_file_weights(a, b, trial.weights),
             scores=self._scores(node, trial),
+            components=parents_at(parts, self._hashes),
         )
-        sha256 = self._write(out, recipe, (a, b))
+        sha256 = self._write(out, recipe, [a.path, b.path, *flat(parts)], a.inspection.size)
         self._store.record_export(node.id, trial.number, output, sha256)
         return out, sha256
 
@@ -142,28 +150,50 @@ class Exporter:
         # Of a collection that was killed between the row and the file.
         left = made.collected_at is not None and out.is_file() and sha256_of(out) == made.sha256
         if not left:
-            self._write(self._free_path(made.name), *self._recipe(node, made), expected=made.sha256)
+            out = self._free_path(made.name)
+            self._write(out, *self._recipe(node, made), made.size, expected=made.sha256)
         self._store.restore_checkpoint(node.id, out)
         return out, made.sha256
 
-    def _recipe(
-        self, node: NodeRecord, made: CheckpointRecord
-    ) -> tuple[Recipe | AverageRecipe, Sequence[Source]]:
-        """The stored recipe of a node's output, and what it is made of."""
-        if node.kind is NodeKind.MERGE:
-            return Recipe.model_validate(made.recipe), self._inputs(node)
-        recipe = AverageRecipe.model_validate(made.recipe)
-        return recipe, [leaf_of(self._catalog, parent.name, parent.sha256) for parent in recipe.parents]
+    def _recipe(self, node: NodeRecord, made: CheckpointRecord) -> tuple[AnyRecipe, Sequence[Path]]:
+        """The stored recipe of a node's output, and the files that it is made of."""
+        match node.kind:
+            case NodeKind.MERGE:
+                a, b = self._inputs(node)
+                paths = [a.path, b.path, *flat(self._parts(node))]
+                return Recipe.model_validate(made.recipe), paths
+            case NodeKind.COMPOSE:
+                return ComponentRecipe.model_validate(made.recipe), flat(self._parts(node))
+            case _:
+                recipe = AverageRecipe.model_validate(made.recipe)
+                return recipe, [self._parent(parent) for parent in recipe.parents]
+
+    def _parts(self, node: NodeRecord) -> dict[Component, list[Path]]:
+        """The files of the components that a node's plan names."""
+        return part_paths(self._catalog, self._hashes, NodePlan.model_validate(node.plan).parts)
+
+    def _parent(self, parent: Parent) -> Path:
+        """A leaf that went into an average."""
+        for node in composed(self._nodes.values()).values():
+            made = self._store.checkpoint(node.id)
+            if made is not None and made.sha256 == parent.sha256:
+                self._make_again_if_gone(node.id)
+                return made_by(self._store, self._catalog, node, made.sha256, "average").path
+        return leaf_of(self._catalog, parent.name, parent.sha256).path
 
     def _inputs(self, node: NodeRecord) -> tuple[Source, Source]:
         """A and B of a node; those that were collected are made again first."""
-        for made_by in (node.a_node_id, node.b_node_id):
-            made = None if made_by is None else self._store.checkpoint(made_by)
-            if made_by is not None and made is not None and not Path(made.path).exists():
-                self._make_again(self._nodes[made_by])
-                self._made_again.append(made.name)
+        for maker in (node.a_node_id, node.b_node_id):
+            if maker is not None:
+                self._make_again_if_gone(maker)
         a, b = (source_of(self._store, self._catalog, node, side) for side in "ab")
         return a, b
+
+    def _make_again_if_gone(self, node_id: int) -> None:
+        made = self._store.checkpoint(node_id)
+        if made is not None and not Path(made.path).exists():
+            self._make_again(self._nodes[node_id])
+            self._made_again.append(made.name)
 
     def _free_path(self, output: str) -> Path:
         out = self._settings.outputs_dir / f"{output}.safetensors"
@@ -174,11 +204,15 @@ class Exporter:
     def _write(
         self,
         out: Path,
-        recipe: Recipe | AverageRecipe,
-        sources: Sequence[Source],
+        recipe: AnyRecipe,
+        paths: Sequence[Path],
+        size: int,
         expected: str | None = None,
     ) -> str:
-        """Write a file and return its sha256. No other file gets its name. expected: what that must be."""
+        """Write a file and return its sha256. No other file gets its name.
+
+        size: bytes to expect. expected: what the sha256 must be.
+        """
         written: list[str] = []
 
         def sealed(sha256: str) -> None:
@@ -192,11 +226,11 @@ class Exporter:
                 )
 
         try:
-            check_room(out.parent, sources[0].inspection.size, self._settings.reserve_mb * 1_000_000)
+            check_room(out.parent, size, self._settings.reserve_mb * 1_000_000)
         except DiskNearlyFull as error:
             raise Conflict(str(error)) from error
         out.parent.mkdir(parents=True, exist_ok=True)
-        export_recipe(recipe, [source.path for source in sources], out, sealed)
+        export_recipe(recipe, paths, out, sealed)
         return written[0]
 
     def _answer(self, out: Path, sha256: str) -> Exported:

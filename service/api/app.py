@@ -18,6 +18,7 @@ from service.access.rates import GuessLimit
 from service.api import (
     access,
     afterwards,
+    components,
     description,
     events,
     gallery,
@@ -71,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
             {"name": "votes", "description": "People compare images, where a job's scorer is `human`."},
             {"name": "models", "description": "The checkpoints that can be merged."},
             {"name": "access", "description": "Tokens, and who did what with them."},
+            {"name": "components", "description": "Checkpoints taken apart and put together."},
             {"name": "service", "description": "The service itself."},
         ],
         # The first sees a request first.
@@ -90,6 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(jobs.router)
     app.include_router(events.router)
     app.include_router(afterwards.router)
+    app.include_router(components.router)
     app.include_router(models.router)
     app.include_router(votes.router)
     app.include_router(gallery.router)

@@ -37,6 +37,7 @@ from service.db.records import NodeRecord
 from service.db.states import TrialKind
 from service.db.tree import final_node
 from service.errors import NotFound
+from service.explaining import JobPlan, explain_job
 from service.jobs import JobRequest
 from service.nodes import nodes_of
 from service.planning import lay_bracket, leaf_names, validate_job
@@ -60,6 +61,15 @@ def submit(request: JobRequest, context: Ctx, asker: Asker, response: Response) 
     job = context.store.create_job(replace(new, **submitter(asker, context.settings)))
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return job_progress(context.store, job.id)
+
+
+@router.post("/plan", summary="Tell what a job would do", responses=responses(409, 422))
+def plan(request: JobRequest, context: Ctx) -> JobPlan:
+    """The job step by step: files put together, merges and picks, images, trials, files, disk.
+
+    All is checked as when it is submitted, which takes as long; nothing is queued.
+    """
+    return explain_job(request, context.settings, context.catalog, context.store)
 
 
 @router.post("/bracket", summary="Preview a job's bracket", responses=responses(422))

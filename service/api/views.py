@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from optimizer.bracket import Bracket, levels, table
 from service.db.records import EventRecord, NodeRecord, NodeRender, RenderRecord, TrialRecord
 from service.db.states import JobState, RenderState, TrialKind, TrialState
+from service.leaves import AnyLeaf
 
 
 class JobView(BaseModel):
@@ -127,7 +128,9 @@ class Extend(BaseModel):
 class AddLeaves(BaseModel):
     """Models to add."""
 
-    leaves: list[str] = Field(min_length=1, description="Names of models of the models folder.")
+    leaves: list[AnyLeaf] = Field(
+        min_length=1, description="Models of the models folder by name, or put together, as in a job."
+    )
 
 
 class Priority(BaseModel):

@@ -16,21 +16,14 @@ from service.settings import Settings, load_settings
 
 # torch and diffusers take seconds to import: only the commands that compute may pay for them.
 if TYPE_CHECKING:
-    import torch
-
     from optimizer.checkpoints.parts import Component
-    from optimizer.component_recipes import Action
-    from optimizer.components import Held
+    from service.component_files import ComponentFiles
 
 app = typer.Typer(
     no_args_is_help=True, help="Take checkpoints apart and put them together: UNet, text encoder, VAE."
 )
 
-CACHE = "cache"
-"""Folder in the data folder of what can be computed again."""
-
 Precision = Literal["fp32", "fp16", "bf16"]
-_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 Model = Annotated[str, typer.Argument(help="A file, or the name of a model of the models folder.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write (.safetensors).")]
 Dtype = Annotated[
@@ -47,15 +40,16 @@ def list_components(
 ) -> None:
     """Show which components files hold, in which precision, and for which architectures."""
     from optimizer.components import components_in
+    from service.component_files import held_row
 
     settings = load_settings(config)
     rows = [(name, held) for name in models for held in components_in(file_of(name, settings))]
     if as_json:
-        print_json([_row(name, held) for name, held in rows])
+        print_json([held_row(name, held) for name, held in rows])
         return
     table = Table("model", "component", "tensors", "M parameters", "precision", "fits", box=None)
     for name, held in rows:
-        row = _row(name, held)
+        row: dict[str, Any] = held_row(name, held)
         table.add_row(
             name,
             held.component,
@@ -78,14 +72,11 @@ def extract(
     config: Config = None,
 ) -> None:
     """Write a component of a model to a file of its own."""
-    from optimizer import components as parts
     from optimizer.checkpoints.parts import parse_components
 
     settings, wanted = load_settings(config), parse_components(split(components))
     check_out(out, force)
-    path = file_of(model, settings)
-    metadata = metadata_of("extract", out, {part: [path] for part in wanted}, settings, dtype=dtype)
-    parts.extract(path, wanted, out, metadata=metadata, dtype=torch_dtype(dtype))
+    writer(settings).extract(file_of(model, settings), wanted, out, dtype)
     told(out)
 
 
@@ -103,16 +94,13 @@ def swap(
     config: Config = None,
 ) -> None:
     """Write a model with one component of another one."""
-    from optimizer import components as parts
-    from optimizer.checkpoints.parts import COMPONENTS, parse_components
+    from optimizer.checkpoints.parts import parse_components
 
     settings = load_settings(config)
     (wanted,) = parse_components([component])
     check_out(out, force)
     base, other = file_of(model, settings), file_of(source, settings)
-    sources = {part: [other if part == wanted else base] for part in COMPONENTS}
-    metadata = metadata_of("swap", out, sources, settings, dtype=dtype)
-    parts.swap(base, wanted, other, out, metadata=metadata, dtype=torch_dtype(dtype))
+    writer(settings).swap(base, wanted, other, out, dtype)
     told(out)
 
 
@@ -130,14 +118,11 @@ def join(
     config: Config = None,
 ) -> None:
     """Write a model of the UNet of one, the text encoder of another, and the VAE of a third."""
-    from optimizer import components as parts
-
     settings = load_settings(config)
     check_out(out, force)
     named: dict[Component, list[str]] = {"unet": unet, "text_encoder": text_encoder, "vae": vae}
     sources = {part: [file_of(name, settings) for name in names] for part, names in named.items()}
-    metadata = metadata_of("join", out, sources, settings, dtype=dtype)
-    parts.join(sources, out, metadata=metadata, dtype=torch_dtype(dtype))
+    writer(settings).join(sources, out, dtype)
     told(out)
 
 
@@ -151,15 +136,9 @@ def convert(
     config: Config = None,
 ) -> None:
     """Write a model in another precision, or a .ckpt or diffusers folder as one .safetensors file."""
-    import torch
-
-    from optimizer import components as parts
-
     settings = load_settings(config)
     check_out(out, force)
-    path = file_of(model, settings)
-    metadata = metadata_of("convert", out, _all_from(path), settings, dtype=dtype)
-    parts.convert(path, out, metadata=metadata, dtype=getattr(torch, _DTYPES[dtype]))
+    writer(settings).convert(file_of(model, settings), out, dtype)
     told(out)
 
 
@@ -177,13 +156,9 @@ def prune(
     config: Config = None,
 ) -> None:
     """Write a model without EMA copies."""
-    from optimizer import components as parts
-
     settings = load_settings(config)
     check_out(out, force)
-    path = file_of(model, settings)
-    metadata = metadata_of("prune", out, _all_from(path), settings, dtype=dtype, ema=ema)
-    parts.prune(path, out, metadata=metadata, ema=ema, dtype=torch_dtype(dtype))
+    writer(settings).prune(file_of(model, settings), out, ema, dtype)
     told(out)
 
 
@@ -208,50 +183,14 @@ def check_out(out: Path, force: bool) -> None:
         raise InputError(f"{out} is there already; choose another name, or --force to write over it")
 
 
-def torch_dtype(dtype: Precision | None) -> torch.dtype | None:
-    """torch's name of a precision."""
-    import torch
-
-    found: torch.dtype | None = getattr(torch, _DTYPES[dtype]) if dtype else None
-    return found
-
-
 def told(out: Path) -> None:
     """Say what was written."""
     console.print(f"{out} written, {out.stat().st_size / 1e6:.1f} MB", highlight=False, soft_wrap=True)
 
 
-def metadata_of(
-    action: Action,
-    out: Path,
-    sources: Mapping[Component, Sequence[Path]],
-    settings: Settings,
-    *,
-    dtype: Precision | None,
-    ema: Literal["drop", "use"] = "drop",
-) -> dict[str, str]:
-    """The metadata of what is about to be written; every source is hashed once, and its hash kept."""
+def writer(settings: Settings) -> ComponentFiles:
+    """Writes the files; every source is hashed once, and its hash kept."""
     from optimizer.checkpoints.hashes import HashCache
-    from optimizer.component_recipes import component_metadata, describe
+    from service.component_files import ComponentFiles
 
-    hashes = HashCache(settings.data_dir / CACHE)
-    named = _DTYPES[dtype] if dtype else None
-    return component_metadata(describe(action, out.stem, sources, hashes, dtype=named, ema=ema))
-
-
-def _all_from(path: Path) -> dict[Component, list[Path]]:
-    from optimizer.components import components_in
-
-    return {held.component: [path] for held in components_in(path)}
-
-
-def _row(name: str, held: Held) -> dict[str, Any]:
-    dtypes = [str(dtype).removeprefix("torch.") for dtype in held.dtypes]
-    return {
-        "model": name,
-        "component": held.component,
-        "tensors": held.tensors,
-        "parameters": held.parameters,
-        "dtypes": dtypes,
-        "fits": list(held.fits),
-    }
+    return ComponentFiles(HashCache(settings.cache_dir))

@@ -21,6 +21,7 @@ from service.cli.output import console
 AT_REST = ("done", "failed", "cancelled", "paused")
 POLL_SECONDS = 0.5
 WARNING = "yellow"
+UNSEARCHED = {"average": "all leaves", "compose": "components"}
 STYLES = {
     "done": "green",
     "failed": "red",
@@ -83,7 +84,7 @@ def _tree(nodes: list[dict[str, Any]]) -> Table:
         best = node["scores"].get("heldout/winner", node["scores"].get("search/winner"))
         table.add_row(
             node["name"],
-            node["a"] or ("all leaves" if node["kind"] == "average" else ""),
+            node["a"] or UNSEARCHED.get(node["kind"], ""),
             node["b"] or "",
             Text(node["state"], STYLES.get(node["state"], "dim")),
             f"{_ended(node)}/{node['trials_planned']}",

@@ -12,6 +12,7 @@ from rich.table import Table
 from scoring.errors import InputError
 from service.cli.live import follow
 from service.cli.output import AsJson, console, print_json
+from service.cli.plan import DryRun, show_plan
 from service.cli.setup import Config
 from service.jobfile import read_job_file
 from service.logs import configure_logging
@@ -80,6 +81,7 @@ def run(
     file: Annotated[Path, typer.Argument(help="A job file, YAML or JSON.")],
     config: Config = None,
     as_json: AsJson = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Run a job here, without a service. Run again after an interruption, it goes on where it was."""
     from service.db.store import Store
@@ -89,6 +91,9 @@ def run(
     configure_logging(settings, quiet=True)
     store = Store(settings.database_url)
     try:
+        if dry_run:
+            show_plan(_explained(file, settings, store), as_json)
+            return
         worker = Worker(settings, store)
         job_id = _queue(file, settings, store, as_json)
         stop_on_signals(worker.stop)
@@ -113,6 +118,16 @@ def worker(
     stop_on_signals(working.stop)
     working.run()
     store.close()
+
+
+def _explained(file: Path, settings: Settings, store: Store) -> dict[str, Any]:
+    from service.catalog import Catalog
+    from service.explaining import explain_job
+    from service.jobs import parse_request
+
+    request = parse_request(read_job_file(file), str(file))
+    catalog = Catalog(settings.models_dir)
+    return explain_job(request, settings, catalog, store, local=True).model_dump(mode="json")
 
 
 def _queue(file: Path, settings: Settings, store: Store, as_json: bool) -> str:

@@ -13,6 +13,7 @@ from service.cli.client import Token, Url, connected
 from service.cli.control import JobId
 from service.cli.live import STYLES, follow, render_job
 from service.cli.output import AsJson, console, print_json
+from service.cli.plan import DryRun, show_plan
 from service.jobfile import read_job_file
 
 
@@ -21,10 +22,14 @@ def submit(
     url: Url = None,
     token: Token = None,
     as_json: AsJson = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Submit a job file to a running service."""
     request = read_job_file(file)
     with connected(url, token) as client:
+        if dry_run:
+            show_plan(client.plan(request).model_dump(mode="json"), as_json)
+            return
         job = client.submit(request)
     if as_json:
         print_json(job.model_dump(mode="json"))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.components import Force, Out, Precision, check_out, file_of, metadata_of, split, torch_dtype
+from service.cli.components import Force, Out, Precision, check_out, file_of, split, writer
 from service.cli.output import console
 from service.cli.setup import Config
 from service.settings import load_settings
@@ -27,16 +27,13 @@ def uniform(
     config: Config = None,
 ) -> None:
     """Write the mean of two or more models: no search, and what every search has to beat."""
-    from optimizer.checkpoints.parts import COMPONENTS, parse_components
-    from optimizer.components import average
+    from optimizer.checkpoints.parts import parse_components
 
     settings, wanted = load_settings(config), parse_components(split(components))
     check_out(out, force)
     paths = [file_of(name, settings) for name in models]
-    sources = {part: paths if part in wanted else paths[:1] for part in COMPONENTS}
-    metadata = metadata_of("uniform", out, sources, settings, dtype=dtype)
     started = time.perf_counter()
-    average(paths, wanted, out, metadata=metadata, dtype=torch_dtype(dtype))
+    writer(settings).uniform(paths, wanted, out, dtype)
     seconds, size = time.perf_counter() - started, out.stat().st_size / 1e6
     console.print(
         f"{out} written, {size:.1f} MB: the mean of {len(paths)} models ({', '.join(wanted)}), "

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from service.db.access import AuditRecord, TokenRecord
     from service.db.records import WorkerRecord
+    from service.explaining import JobPlan
     from service.progress import JobProgress
 
 T = TypeVar("T")
@@ -92,6 +93,13 @@ def whoami() -> Call[Whoami]:
 def submit(request: Mapping[str, Any]) -> Call[JobProgress]:
     """Queue a job; request: as a job file has it. It takes seconds for models of several GB."""
     return _job("POST", JOBS, dict(request))
+
+
+def plan(request: Mapping[str, Any]) -> Call[JobPlan]:
+    """A job told step by step; nothing is queued."""
+    from service.explaining import JobPlan
+
+    return Call("POST", f"{JOBS}/plan", JobPlan, dict(request))
 
 
 def bracket(request: Mapping[str, Any]) -> Call[list[BracketRow]]:

@@ -80,6 +80,7 @@ class Client:
     health = _one(calls.health)
     whoami = _one(calls.whoami)
     submit = _one(calls.submit)
+    plan = _one(calls.plan)
     bracket = _one(calls.bracket)
     jobs = _many(calls.jobs)
     job = _one(calls.job)

@@ -294,7 +294,7 @@ def _wanted_hashes(session: Session) -> set[str]:
     inputs = select(Node.a_sha256, Node.b_sha256).where(Node.state.not_in(NODE_FINAL))
     wanted = {sha256 for row in session.execute(inputs) for sha256 in row if sha256}
     for leaves in session.scalars(select(Job.leaves).where(Job.state.not_in(JOB_FINAL))):
-        wanted.update(leaves.values())
+        wanted.update(sha256 for sha256 in leaves.values() if sha256)
     return wanted
 
 

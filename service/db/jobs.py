@@ -32,7 +32,7 @@ from service.db.states import (
     TrialKind,
     TrialState,
 )
-from service.db.tree import is_measured, mentions, settle
+from service.db.tree import SCORED_ALONE, can_begin, is_measured, mentions, settle
 from service.errors import Conflict, NotFound, TooMany
 
 NOTICE = "node.notice"
@@ -179,11 +179,11 @@ class JobStore(Database):
     def add_leaves(
         self,
         job_id: str,
-        leaves: dict[str, str],
+        leaves: dict[str, str | None],
         layout: Callable[[Sequence[NodeRecord]], Sequence[NewNode]],
         request: dict[str, Any],
     ) -> JobRecord:
-        """Add leaves (name -> sha256) to a job that is not over.
+        """Add leaves (name -> sha256, None for one that a node makes) to a job that is not over.
 
         layout: from the job's nodes, all nodes of the longer bracket; those that have begun must be among
         them. It is called inside the transaction, so that none begins in between. request: what the job is
@@ -208,6 +208,12 @@ class JobStore(Database):
             record(session, job.id, "job.priority", {"from": job.priority, "to": priority})
             job.priority = priority
             return JobRecord.model_validate(job)
+
+    def check_outputs(self, outputs: Sequence[str]) -> None:
+        """Raise Conflict where a job that still counts writes one of these outputs."""
+        with self._read() as session:
+            for output in outputs:
+                _check_nobody_writes(session, output)
 
     def output_is_taken(self, output: str) -> bool:
         """Whether a job that still counts writes this output."""
@@ -256,14 +262,14 @@ def node_named(job: Job, name: str) -> Node:
 
 
 def _node(job: Job, position: int, new: NewNode) -> Node:
-    alone = new.a_input if new.kind in (NodeKind.SCREEN, NodeKind.REFERENCE) else None
+    alone = new.a_input if new.kind in SCORED_ALONE else None
     return Node(
         job_id=job.id,
         position=position,
         name=new.name,
         kind=new.kind,
         level=new.level,
-        state=NodeState.READY if new.kind is NodeKind.REFERENCE else NodeState.WAITING,
+        state=NodeState.WAITING,
         a_input=new.a_input,
         b_input=new.b_input,
         a_model=alone,
@@ -276,6 +282,10 @@ def _node(job: Job, position: int, new: NewNode) -> Node:
 def _check_output_is_free(session: Session, output: str) -> None:
     # Two jobs that are queued at once must not both find it free.
     take_turn(session.connection(), Turn.TAKE_OUTPUT)
+    _check_nobody_writes(session, output)
+
+
+def _check_nobody_writes(session: Session, output: str) -> None:
     job_id = _owner_of(session, output)
     if job_id is not None:
         raise Conflict(
@@ -309,9 +319,13 @@ def _cancel_node(session: Session, node: Node) -> None:
 
 def _queue_again(session: Session, node: Node) -> None:
     node.failed_in_row = 0
-    undecided = node.kind is NodeKind.MERGE and (node.a_sha256 is None or node.b_sha256 is None)
-    waits = undecided or (node.kind is not NodeKind.REFERENCE and not is_measured(node.job))
-    move_node(session, node, NodeState.WAITING if waits else NodeState.READY)
+    move_node(session, node, NodeState.WAITING if _waits(node) else NodeState.READY)
+
+
+def _waits(node: Node) -> bool:
+    if node.kind is NodeKind.MERGE:
+        return node.a_sha256 is None or node.b_sha256 is None or not is_measured(node.job)
+    return not can_begin(node.job, node)
 
 
 def _extend(session: Session, node: Node, trials: int) -> None:
@@ -346,6 +360,9 @@ def _lay(session: Session, job: Job, wanted: Sequence[NewNode]) -> None:
             node.name, node.kind, node.level = new.name, new.kind, new.level
             node.a_input, node.b_input = new.a_input, new.b_input
             node.output, node.plan = new.output, new.plan
+            if new.kind is NodeKind.COMPOSE:
+                node.a_model = node.a_node_id = node.a_sha256 = None
+                node.b_model = node.b_node_id = node.b_sha256 = None
             # One row may take the name that another gives up.
             session.flush()
     session.flush()

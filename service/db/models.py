@@ -71,8 +71,9 @@ class Base(DeclarativeBase):
 class Job(Base):
     """What a person asked for: a tree of nodes (one node for a pair).
 
-    `leaves` maps the name of every leaf to the sha256 it had when the job was checked. `submitted_by` is the
-    id of a token; none where no token was asked for.
+    `leaves` maps the name of every leaf to the sha256 it had when the job was checked; to null until it is
+    made, where a node puts it together. `submitted_by` is the id of a token; none where no token was asked
+    for.
     """
 
     __tablename__ = "jobs"
@@ -93,8 +94,8 @@ class Node(Base):
     """One piece of work of a job: a merge A + B -> O, or checkpoints scored without a search (see NodeKind).
 
     `a_input` and `b_input` are what the bracket's table says: a leaf, another node, `best(…)` of several, or
-    a place in the ranking of the leaves (`#1`). Once decided, an input is a model of the models folder
-    (`a_model`) or the output of another node (`a_node_id`), with its sha256. `lease` counts the times the
+    a place in the ranking of the leaves (`#1`). Once decided, an input is a leaf (`a_model`: its name) or the
+    output of another merge (`a_node_id`), with its sha256; a leaf that a node puts together has both. `lease` counts the times the
     node was leased: the number is the fence of every write. `plan` is all that a worker needs (probes,
     held-out probes, scorers, tally, search), resolved when it was queued. `score` is what the finished node
     is worth: on held-out probes where it has any. `output_sha256` is that of the file which is about to

@@ -32,7 +32,7 @@ class JobRecord(Record):
     state: JobState
     priority: int
     request: dict[str, Any]
-    leaves: dict[str, str]
+    leaves: dict[str, str | None]
     created_at: datetime
     ended_at: datetime | None
 
@@ -207,8 +207,8 @@ class EventRecord(Record):
 class NewNode:
     """A node to be queued: its place in the bracket's table, the file it makes, and its resolved plan.
 
-    a_input, b_input: as in the table, leaf or node or `best(…)` or `#1`; none for an average, and only
-    `a_input` for a screening. `output` is the name of the file, or of the screening.
+    a_input, b_input: as in the table, leaf or node or `best(…)` or `#1`; none for an average or a leaf that is
+    put together, and only `a_input` for a screening. `output` is the name of the file, or of the screening.
     """
 
     name: str
@@ -222,12 +222,12 @@ class NewNode:
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job to be queued. leaves: name -> sha256 of every leaf, in order; submitted_by: id of a token, which
-    may have `limit` jobs that are not over (0: as many as it likes)."""
+    """A job to be queued. leaves: name -> sha256 of every leaf, in order, None for one that a node makes;
+    submitted_by: id of a token, which may have `limit` jobs that are not over (0: as many as it likes)."""
 
     name: str
     request: dict[str, Any]
-    leaves: dict[str, str]
+    leaves: dict[str, str | None]
     nodes: Sequence[NewNode]
     priority: int = 0
     submitted_by: str | None = None

@@ -23,6 +23,7 @@ class NodeKind(StrEnum):
     MERGE = "merge"  # A + B -> O, searched
     AVERAGE = "average"  # the uniform merge of all leaves, scored: what the tree has to beat
     SCREEN = "screen"  # one leaf alone, scored: the leaves' ranking
+    COMPOSE = "compose"  # a leaf put together from components: its file is written, nothing is scored
     REFERENCE = "reference"  # one leaf alone, scored first: what several scorers are normalised by
 
 
@@ -32,7 +33,7 @@ class NodeState(StrEnum):
     RUNNING = "running"
     VOTING = "voting"  # rendered, and no worker's until people have voted
     PAUSED = "paused"
-    EXPORT_FAILED = "export_failed"  # searched and scored, only the file is missing
+    EXPORT_FAILED = "export_failed"  # all else is done, only the file is missing
     FAILED = "failed"
     DONE = "done"
     CANCELLED = "cancelled"

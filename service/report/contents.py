@@ -22,7 +22,7 @@ from service.db.states import TRIAL_ENDED, NodeKind, TrialKind, TrialState
 from service.db.store import Store
 from service.db.tree import final_node
 from service.jobs import NodePlan
-from service.progress import input_names
+from service.progress import input_names, trials_planned
 from service.report.plot import Search
 from service.results import comparable, compared_trials, winner_warnings
 from service.scale import scale_of
@@ -189,7 +189,7 @@ def _node_report(
         a=a or "?",
         b=b or "?",
         done=sum(trial.state in TRIAL_ENDED for trial in searched),
-        planned=int(node.plan["search"]["trials"]) if node.kind is NodeKind.MERGE else 1,
+        planned=trials_planned(node),
         best=store.best_trial(node.id),
         comparison=comparison,
         gain=None if comparison is None else comparison.gain(comparison.best_rival()),
