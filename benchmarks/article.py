@@ -122,7 +122,7 @@ class ArticlePipelines:
                 return ((x - guided) / sigma,)
             return ((x / spread**2 - guided) * spread / sigma,)
 
-        with freeu(unet, probe.freeu, steps) as set_done:
+        with freeu(unet, probe.freeu) as set_done:
             unet.forward = forward
             try:
                 yield

@@ -118,7 +118,8 @@ def against_differences(pair: Pair, shown: Sequence[Probe], at: float) -> float:
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     """Of the angle between two vectors."""
-    return math.sumprod(one, other) / (math.hypot(*one) * math.hypot(*other))
+    product = sum(a * b for a, b in zip(one, other, strict=True))
+    return product / (math.hypot(*one) * math.hypot(*other))
 
 
 # --- memory
@@ -173,7 +174,9 @@ def by_sampler(sampler: str) -> Search:
     return search
 
 
-def trust_region(pair: Pair, budget: float, seed: int, *, fresh: bool = False) -> list[tuple[float, ToldTrial]]:
+def trust_region(
+    pair: Pair, budget: float, seed: int, *, fresh: bool = False
+) -> list[tuple[float, ToldTrial]]:
     """Projected ascent from the uniform merge: the best step of the linear model within a radius, which grows
     and shrinks by what was gained of what was promised (Conn, Gould and Toint 2000).
 
@@ -262,10 +265,7 @@ def main() -> None:
         folder = Path(name)
         assemble(folder)
         assemble_reward(folder / "reward")
-        if arguments.search:
-            found = _search(folder, arguments)
-        else:
-            found = _measure(folder, arguments.pairs)
+        found = _search(folder, arguments) if arguments.search else _measure(folder, arguments.pairs)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1))
 
@@ -280,7 +280,7 @@ def _measure(folder: Path, count: int) -> dict[str, Any]:
         exact.append({"pair": f"{a} + {b}", "cosine": found, "price": pair.price})
     table = Table("pair", "cosine with central differences", "price in plain trials")
     for row in exact:
-        table.add_row(row["pair"], f"{row['cosine']:.4f}", f"{row['price']:.1f}")
+        table.add_row(str(row["pair"]), f"{row['cosine']:.4f}", f"{row['price']:.1f}")
     Console().print(table)
     memory = {way: {n: peak(folder, way, n) for n in PEAK_STEPS} for way in ("plain", "checkpointed", "kept")}
     table = Table("MiB of an evaluation of 2 probes", *(f"{steps} steps" for steps in PEAK_STEPS))

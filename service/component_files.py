@@ -27,8 +27,9 @@ Sources = Mapping[Component, Sequence[Path]]
 class ComponentFiles:
     """Writes files of components.
 
-    hashes: of the sources, which recipes tell. sealed: see `write_streamed`. Every function writes `out` whole
-    or not at all, gives back its recipe, and raises InputError as its namesake in `optimizer.components`.
+    hashes: of the sources, which recipes tell. sealed: see `write_streamed`. Every function writes `out`
+    whole or not at all, gives back its recipe, and raises InputError as its namesake in
+    `optimizer.components`.
     """
 
     def __init__(self, hashes: HashCache, sealed: Sealed | None = None) -> None:
@@ -40,9 +41,7 @@ class ComponentFiles:
         """Some components of a file alone."""
 
         def write(metadata: Metadata) -> None:
-            components.extract(
-                path, wanted, out, metadata=metadata, dtype=_torch(dtype), sealed=self._sealed
-            )
+            components.extract(path, wanted, out, metadata=metadata, dtype=_torch(dtype), sealed=self._sealed)
 
         return self._written("extract", out, {part: [path] for part in wanted}, write, dtype)
 
@@ -79,11 +78,9 @@ class ComponentFiles:
         """A model without EMA copies, or with the copy in the UNet's place."""
 
         def write(metadata: Metadata) -> None:
-            components.prune(
-                path, out, metadata=metadata, ema=ema, dtype=_torch(dtype), sealed=self._sealed
-            )
+            components.prune(path, out, metadata=metadata, ema=ema, dtype=_torch(dtype), sealed=self._sealed)
 
-        return self._written("prune", out, _all_from(path), write, dtype, ema)
+        return self._written("prune", out, _all_from(path), write, dtype, ema=ema)
 
     def uniform(
         self, paths: Sequence[Path], wanted: Sequence[Component], out: Path, dtype: Precision
@@ -105,6 +102,7 @@ class ComponentFiles:
         sources: Sources,
         write: Callable[[Metadata], None],
         dtype: Precision | None,
+        *,
         ema: Ema = "drop",
     ) -> ComponentRecipe:
         named = str(DTYPES[dtype]).removeprefix("torch.") if dtype else None

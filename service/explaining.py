@@ -1,4 +1,4 @@
-"""A job told step by step before anything is queued: what is read, put together, rendered, merged, written."""
+"""A job told step by step before it is queued: what is read, put together, rendered, merged, written."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _step(
         name=node.name,
         kind=node.kind,
         does=_does(node, job),
-        details=_details(node, plan, trials, heldout_trials, search, heldout),
+        details=_details(node, plan, trials, heldout_trials, search=search, heldout=heldout),
         a=node.a_input,
         b=node.b_input,
         waits_for=_waits_for(node, job),
@@ -207,7 +207,8 @@ def _does(node: NewNode, job: NewJob) -> str:
         case NodeKind.SCREEN:
             return f"score leaf {node.a_input} alone, for the ranking of the leaves"
         case NodeKind.AVERAGE:
-            return f"write and score the uniform merge of all {len(job.leaves)} leaves: what the tree has to beat"
+            count = len(job.leaves)
+            return f"write and score the uniform merge of all {count} leaves: what the tree has to beat"
         case NodeKind.MERGE:
             return f"merge {node.name} = {_side(node.a_input)} + {_side(node.b_input)}"
 
@@ -217,6 +218,7 @@ def _details(
     plan: NodePlan,
     trials: int,
     heldout_trials: int,
+    *,
     search: Renders | None,
     heldout: Renders | None,
 ) -> list[str]:
@@ -345,8 +347,8 @@ def _disk_notes(disk: Disk, settings: Settings) -> list[str]:
         return []
     return [
         f"the disk of {settings.data_dir} has {disk.free // 1_000_000} MB free and the job may take "
-        f"{needed // 1_000_000} MB beside the {disk.reserve // 1_000_000} MB that shall stay free: make room, "
-        "or collect files while it runs (`autombw gc`); a node pauses where there is none left"
+        f"{needed // 1_000_000} MB beside the {disk.reserve // 1_000_000} MB that shall stay free: make "
+        "room, or collect files while it runs (`autombw gc`); a node pauses where there is none left"
     ]
 
 

@@ -109,7 +109,7 @@ def print_trial(node: dict[str, Any]) -> None:
 def kill_worker(client: httpx.Client) -> None:
     """SIGKILL to the worker, in the middle of a trial; the service starts another, which goes on."""
     health = Health.model_validate(client.get("/healthz").raise_for_status().json())
-    for worker in health.workers:
+    for worker in health.workers or []:
         os.kill(worker.process, signal.SIGKILL)
         print(f"  kill -9 of the worker (process {worker.process}): see that nothing is lost", flush=True)
 

@@ -56,7 +56,7 @@ def new_job(output: str = "out", leaves: Sequence[str] = ("left", "right"), prio
         )
         for node in bracket.nodes
     ]
-    hashes = {leaf: f"{number:064x}" for number, leaf in enumerate(leaves)}
+    hashes: dict[str, str | None] = {leaf: f"{number:064x}" for number, leaf in enumerate(leaves)}
     return NewJob("a job", {"output": output}, hashes, nodes, priority)
 
 

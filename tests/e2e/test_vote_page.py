@@ -44,7 +44,9 @@ class Site:
     def voting(self, name: str, needed: int) -> str:
         """A job whose merge waits for votes on four trials; its id."""
         probes = {**job()["probes"], "prompts": [HOSTILE, "a red apple"]}
-        request = job(name=name, output=name.split(maxsplit=1)[0], scorers=[{"scorer": "human"}], probes=probes)
+        request = job(
+            name=name, output=name.split(maxsplit=1)[0], scorers=[{"scorer": "human"}], probes=probes
+        )
         new = validate_job(parse_request(request, "test"), self.settings, Catalog(self.settings.models_dir))
         made = self.store.create_job(new)
         lease = self.lease(made.id)

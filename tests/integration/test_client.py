@@ -193,7 +193,7 @@ class _Cut(httpx.SyncByteStream):
         self._whole = whole
 
     def __iter__(self) -> Iterator[bytes]:
-        text = b"".join(self._whole)  # type: ignore[call-overload]
+        text = b"".join(self._whole)  # type: ignore[arg-type]
         yield text[: len(text) // 3]
         raise httpx.ReadError("the connection was reset")
 

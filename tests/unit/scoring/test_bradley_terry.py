@@ -45,8 +45,8 @@ def literal_log_posterior(unknowns: list[float], comparisons: list[Comparison]) 
 def test_it_finds_what_a_slow_literal_search_finds() -> None:
     random_numbers = random.Random(3)
     comparisons = [
-        Comparison(*random_numbers.sample(range(6), 2), random_numbers.choice(list(Outcome)))
-        for _ in range(40)
+        Comparison(first, second, random_numbers.choice(list(Outcome)))
+        for first, second in (random_numbers.sample(range(6), 2) for _ in range(40))
     ]
     found = fit(6, comparisons)
     slow = minimize(
@@ -112,14 +112,14 @@ def test_two_players_have_a_closed_form() -> None:
 
 def test_who_was_never_compared_has_a_finite_score_and_the_priors_error() -> None:
     found = fit(3, several(0, 1, 4, 0))
-    assert found.above(2, None) == (pytest.approx(0.0), pytest.approx(PRIOR_SPREAD))
+    assert found.above(2, None) == pytest.approx((0.0, PRIOR_SPREAD))
     score, error = found.above(0, 1)
     assert 0 < score < 3
     assert 0 < error < math.sqrt(2) * PRIOR_SPREAD
 
 
 def test_nobody_compared_and_nobody_there() -> None:
-    assert fit(2, []).above(0, 1) == (pytest.approx(0.0), pytest.approx(math.sqrt(2)))
+    assert fit(2, []).above(0, 1) == pytest.approx((0.0, math.sqrt(2)))
     assert fit(0, []).strengths.shape == (0,)
 
 
