@@ -25,4 +25,6 @@ def scripted(name: str, **data: str) -> None:
 def prefix() -> str:
     """The path prefix that a proxy serves the service under; empty without one."""
     request = ui.context.client.request
-    return str(request.headers.get("X-Forwarded-Prefix", "") or request.scope.get("root_path", "")).rstrip("/")
+    return str(request.headers.get("X-Forwarded-Prefix", "") or request.scope.get("root_path", "")).rstrip(
+        "/"
+    )

@@ -32,7 +32,7 @@ def _show(box: ui.element, workers: list[WorkerRecord]) -> None:
             with panel():
                 empty(
                     "No worker lives",
-                    "A worker renders and judges what jobs need. `autombw serve` brings one; `autombw worker` "
+                    "It renders and judges what jobs need. `autombw serve` brings one, `autombw worker` "
                     "starts another, on any machine that reaches the database and the models.",
                     "memory",
                 )
