@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 
@@ -68,9 +69,9 @@ class GalleryStore(Database):
             return session.scalar(_wanted(wanted, func.count())) or 0
 
 
-def _wanted(wanted: Wanted, *columns: ColumnElement[object] | object) -> Select[tuple[object, ...]]:
-    found = (
-        select(*columns)  # type: ignore[call-overload]
+def _wanted(wanted: Wanted, *columns: Any) -> Select[Any]:
+    found: Select[Any] = (
+        select(*columns)
         .select_from(Render)
         .join(Trial, Trial.id == Render.trial_id)
         .join(Node, Node.id == Trial.node_id)

@@ -32,21 +32,14 @@ class WorkerStore(Database):
         """All workers on the list with what they work on, by host and process."""
         with self._read() as session:
             rows = session.scalars(select(WorkerRow).order_by(WorkerRow.host, WorkerRow.pid)).all()
-            return [
-                WorkerRecord(
-                    owner=row.owner,
-                    host=row.host,
-                    pid=row.pid,
-                    device=row.device,
-                    device_name=row.device_name,
-                    memory_used=row.memory_used,
-                    memory_total=row.memory_total,
-                    started_at=row.started_at,
-                    heartbeat_at=row.heartbeat_at,
-                    task=_task(session, row.owner),
-                )
-                for row in rows
-            ]
+            return [WorkerRecord.model_validate(_Listed(row, _task(session, row.owner))) for row in rows]
+
+
+class _Listed:
+    """A row with what its worker is at, as the record reads it."""
+
+    def __init__(self, row: WorkerRow, task: WorkerTask | None) -> None:
+        self.__dict__.update(row.__dict__, task=task)
 
 
 def _task(session: Session, owner: str) -> WorkerTask | None:

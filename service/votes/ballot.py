@@ -177,13 +177,13 @@ class Ballot:
         chance: random.Random,
     ) -> Pair:
         told: dict[frozenset[int], float] = {}
-        for trials, _ in pairs:
-            if trials not in told:
-                one, other = (self.contestants[trial] for trial in sorted(trials))
-                told[trials] = self.strengths.information(one, other)
+        for both, _ in pairs:
+            if both not in told:
+                one, other = (self.contestants[trial] for trial in sorted(both))
+                told[both] = self.strengths.information(one, other)
         enough = NEARLY_AS_GOOD * max(told.values())
-        trials = chance.choice([sorted(pair) for pair in told if told[pair] >= enough])
-        probes = [pair for key, pair in pairs.items() if key[0] == frozenset(trials)]
+        trials = frozenset(chance.choice([sorted(pair) for pair in told if told[pair] >= enough]))
+        probes = [pair for key, pair in pairs.items() if key[0] == trials]
         least = min(times.get(pair.shown, 0) for pair in probes)
         return chance.choice([pair for pair in probes if times.get(pair.shown, 0) == least])
 

@@ -16,18 +16,21 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def a_trial(number: int, state: TrialState = TrialState.WAITING) -> TrialRecord:
     """A search trial whose id is 100 above its number."""
-    about = {"weights": {}, "score": None, "reason": None, "seconds": None, "timings": None}
     return TrialRecord(
         id=100 + number,
         node_id=1,
         kind=TrialKind.SEARCH,
         number=number,
         state=state,
+        weights={},
+        score=None,
+        reason=None,
+        seconds=None,
+        timings=None,
         means=None,
         warnings=None,
         created_at=NOW,
         ended_at=None,
-        **about,
     )
 
 
