@@ -61,7 +61,9 @@ def distances(
     if images is not None:
         test = mantel(found.l2("unet"), _between_images(images, names, clip), seed=seed)
     if draw is not None:
-        _draw(draw, found, names, paths, cache)
+        from service.distance_map import draw_distance_map
+
+        draw_distance_map(draw, found, names, paths, cache)
     if as_json:
         print_json(_as_json(found, names, test))
         return
@@ -106,22 +108,6 @@ def read_matrix(file: Path, names: list[str]) -> Matrix:
     order = [models.index(name) for name in names]
     found: Matrix = matrix[np.ix_(order, order)]
     return found
-
-
-def _draw(out: Path, found: Distances, names: list[str], paths: list[Path], cache: Path) -> None:
-    from optimizer.checkpoints import open_checkpoint
-    from optimizer.checkpoints.hashes import HashCache
-    from optimizer.lineage import Known, parents_in
-    from optimizer.maps import classical_mds, draw_map
-
-    hashes = HashCache(cache)
-    known = [Known(path.name, hashes.sha256(path)) for path in paths]
-    arrows = []
-    for child, path in enumerate(paths):
-        with open_checkpoint(path) as file:
-            arrows += [(parent, child) for parent in parents_in(file, known) if parent != child]
-    title = f"UNets of {len(names)} models by their L2 distance"
-    draw_map(out, classical_mds(found.l2("unet")), names, arrows, title)
 
 
 def _columns(found: Distances, by: str) -> list[str]:

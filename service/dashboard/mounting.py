@@ -15,8 +15,10 @@ from service.dashboard import (
     gallery_page,
     job_page,
     jobs_page,
+    models_page,
     node_page,
     pictures,
+    screening_page,
     submit_page,
     vote_page,
     workers_page,
@@ -25,7 +27,17 @@ from service.dashboard.layout import MARK
 from service.dashboard.site import Site, set_site
 from service.dashboard.snapshot import Snapshot
 
-PAGES = (jobs_page, job_page, node_page, submit_page, vote_page, gallery_page, workers_page)
+PAGES = (
+    jobs_page,
+    job_page,
+    node_page,
+    submit_page,
+    vote_page,
+    gallery_page,
+    workers_page,
+    models_page,
+    screening_page,
+)
 """Every module of pages registers its own when it is imported."""
 
 
@@ -48,7 +60,8 @@ class _BesideTheApi(Mount):
 def mount_page(app: FastAPI, context: Context) -> None:
     """Serve the page at `/` of `app`. The page of this process shows the installation mounted last."""
     set_site(Site(context, Snapshot(context.store)))
-    app.include_router(pictures.router)
+    for part in (pictures, models_page, screening_page):
+        app.include_router(part.router)
     # At its start NiceGUI looks at every object of the process, also at those that warn when looked at.
     warnings.filterwarnings("ignore", message=".*torch.distributed.reduce_op.*", category=FutureWarning)
     # NiceGUI has one application per process; tests make several of ours, one after the other.

@@ -177,10 +177,10 @@ class Ballot:
         chance: random.Random,
     ) -> Pair:
         told: dict[frozenset[int], float] = {}
-        for trials, _ in pairs:
-            if trials not in told:
-                one, other = (self.contestants[trial] for trial in sorted(trials))
-                told[trials] = self.strengths.information(one, other)
+        for both, _ in pairs:
+            if both not in told:
+                one, other = (self.contestants[trial] for trial in sorted(both))
+                told[both] = self.strengths.information(one, other)
         enough = NEARLY_AS_GOOD * max(told.values())
         chosen = frozenset(chance.choice([sorted(pair) for pair in told if told[pair] >= enough]))
         probes = [pair for key, pair in pairs.items() if key[0] == chosen]

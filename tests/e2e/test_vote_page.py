@@ -200,6 +200,7 @@ def test_the_gallery_scrolls_through_a_hundred_thousand_renders(
     page = visitor.open("/gallery")
     expect(page.locator(".gallery-bar")).to_contain_text("100,0")
     page.locator(".tile img").first.wait_for()
+    expect(page.get_by_text("No renders here")).to_be_hidden()
     page.wait_for_function("[...document.querySelectorAll('.tile img')].some(i => i.naturalWidth > 0)")
     page.evaluate(
         """() => { window.longest = 0; let before = performance.now();
@@ -230,4 +231,19 @@ def test_workers_are_shown_with_what_they_do(visitor: Visitor, site: Site) -> No
     site.store.show_worker(sign, 60)
     expect(page.locator("h2", has_text="host, process 1")).to_be_visible(timeout=10_000)
     expect(page.locator(".stat-value").first).to_have_text("3.0 GB of 24.0 GB")
+    assert page.evaluate("window.hacked") is None
+
+
+def test_models_are_inspected_and_screenings_listed(visitor: Visitor, site: Site) -> None:
+    page = visitor.open("/screening")
+    expect(page.locator(".empty-title")).to_have_text("No contact sheets yet")
+    folder = site.settings.data_dir / "screenings" / HOSTILE.replace("/", "")
+    folder.mkdir(parents=True)
+    Image.new("RGB", (64, 64), "red").save(folder / "sheet.png")
+    page.wait_for_function(
+        "[...document.querySelectorAll('section img')].some(i => i.naturalWidth == 64)", timeout=15_000
+    )
+    page = visitor.open("/models")
+    page.locator(".q-expansion-item", has_text="left").click()
+    expect(page.get_by_text("sha256")).to_be_visible(timeout=60_000)
     assert page.evaluate("window.hacked") is None
