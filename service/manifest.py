@@ -26,7 +26,9 @@ class NamedFile(BaseModel):
     """A render or an output that the database names."""
 
     # A manifest may come from anywhere, and must not name a file outside of the data folder.
-    path: str = Field(pattern=r"^(renders/[0-9a-f]{2}/[0-9a-f]{64}\.png|outputs/[^/\\\x00-\x1f]+\.safetensors)$")
+    path: str = Field(
+        pattern=r"^(renders/[0-9a-f]{2}/[0-9a-f]{64}\.png|outputs/[^/\\\x00-\x1f]+\.safetensors)$"
+    )
     sha256: str
     size: int | None = Field(description="Bytes; null where there is nothing to be read.")
     state: FileState
