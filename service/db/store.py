@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from service.db.access import AccessStore
 from service.db.afterwards import AfterwardsStore
-from service.db.gallery import GalleryStore
 from service.db.figures import FiguresStore
+from service.db.gallery import GalleryStore
 from service.db.jobs import JobStore
 from service.db.leases import LeaseStore
 from service.db.trials import TrialStore
