@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from optimizer.checkpoints.opening import open_checkpoint
 from optimizer.checkpoints.reading import CheckpointFile
 from optimizer.checkpoints.unets import check_unet, open_unets, write_with_unet
 from optimizer.checkpoints.writing import Sealed
+from optimizer.gradients import BlockGradients
 from scoring.errors import InputError, TrialFailed
 from scoring.rendering.components import dtype_name
 
@@ -70,6 +72,7 @@ class LiveMerge:
                 self._a[block].copy_(self._live[block])
                 places.fill(self._b[block], b, block)
         places.bind(unet, self._live)
+        self._places = places
         self.unet = unet
         self._witnesses = places.witnesses(unet)
         self._applied: BlockWeights = dict.fromkeys(self.blocks, 0.0)
@@ -89,6 +92,22 @@ class LiveMerge:
                 lerp_into(self._live[block], self._a[block], self._b[block], checked[block])
                 self._applied[block] = checked[block]
         return changed
+
+    @contextmanager
+    def gradients(self) -> Iterator[BlockGradients]:
+        """Within it backward passes add up, by block, what the parameters' gradients are; it begins at 0.
+
+        They land in flat buffers like those of the parameters: of `blocks`, the UNet once more in memory.
+        """
+        self._check_bound()
+        like = next(iter(self._live.values()))
+        grads = self._places.slices(self.blocks, like.device, like.dtype)
+        self._places.take_gradients(self.unet, grads)
+        try:
+            yield BlockGradients(grads, self._a, self._b)
+        finally:
+            for parameter in self.unet.parameters():
+                parameter.requires_grad_(False).grad = None
 
     def moves(self, weights: Mapping[str, float]) -> bool:
         """Whether `apply(weights)` would change any number of the UNet.
@@ -206,6 +225,14 @@ class _Places:
         for name, parameter in unet.named_parameters():
             key = self._names[name]
             parameter.data = self._view(live[str(block_of(key))], key)
+
+    def take_gradients(self, unet: nn.Module, grads: Mapping[str, Tensor]) -> None:
+        """Make the gradients of the parameters of these blocks views of `grads`, to which autograd adds."""
+        for name, parameter in unet.named_parameters():
+            key = self._names[name]
+            block = str(block_of(key))
+            parameter.requires_grad_(block in grads)
+            parameter.grad = self._view(grads[block], key) if block in grads else None
 
     def witnesses(self, unet: nn.Module) -> list[tuple[nn.Module, str, int]]:
         """The first parameter of each block, as (owner, its name there, where it lies in memory)."""

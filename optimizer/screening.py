@@ -30,9 +30,9 @@ from optimizer.checkpoints import (
 from optimizer.checkpoints.bare import open_component
 from optimizer.checkpoints.hashes import HashCache
 from optimizer.checkpoints.parts import check_component, component_of
+from optimizer.rendered import score_images
 from optimizer.screen_folder import ScreenFolder, scorer_key
 from optimizer.standings import Combination
-from optimizer.trial import score_images
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
 from scoring.probes.images import labelled

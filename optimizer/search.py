@@ -1,33 +1,27 @@
 """The search of one pair: which block weights to try next, and when to stop.
 
-The next trial is a pure function of (settings, trial number, trials told so far). Optuna forgets its
-samplers' random state on restart (optuna#5919), so the study is built anew for every proposal from the
-trials that our own store kept, with a sampler seeded from (study seed, trial number). A search that was
-killed twenty times proposes what an undisturbed one proposes.
-
-CMA-ES is asked without Optuna, whose sampler keeps the evolution in the trials that it proposed itself:
-to bring it back, every trial has to be proposed again (30 s at 6,000 trials, growing with their square).
+The next trial is a pure function of (settings, trial number, trials told so far): what a sampler knows is
+built anew for every proposal from the trials that our own store kept, with a seed from (study seed, trial
+number). A search that was killed twenty times proposes what an undisturbed one proposes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-import numpy as np
-import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
-from optuna.trial import create_trial
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from threadpoolctl import ThreadpoolController
 
 from optimizer.blocks import BlockWeights, uniform
+from optimizer.samplers.choice import BY_SLOPES, SamplerName
+from optimizer.samplers.evolution import evolved
+from optimizer.samplers.gradient import climbed
+from optimizer.samplers.of_optuna import OptunaSampler, sampled
+from optimizer.samplers.told import ToldTrial, informative, score_of, seed_of
+from optimizer.space import Point, Space, SpaceSettings
 from optimizer.warm_start import (
     ImportedTrial,
     StartPoint,
@@ -38,11 +32,20 @@ from optimizer.warm_start import (
     weights_here,
 )
 
-if TYPE_CHECKING:
-    from cmaes import CMA
-    from numpy.typing import NDArray
+__all__ = [
+    "BASELINES",
+    "MOST_TOLD",
+    "SamplerName",
+    "SearchSettings",
+    "ToldTrial",
+    "baseline_name",
+    "best_trial",
+    "carries_slopes",
+    "may_win",
+    "propose",
+    "stop_reason",
+]
 
-SamplerName = Literal["gp", "tpe", "cmaes", "random"]
 # Trials 0, 1 and 2 of every node: what a winner has to beat.
 BASELINES: dict[str, float] = {"a": 0.0, "b": 1.0, "uniform": 0.5}
 
@@ -50,13 +53,6 @@ BASELINES: dict[str, float] = {"a": 0.0, "b": 1.0, "uniform": 0.5}
 # takes 0.5 s after 300 trials and 5 s after 1,000, TPE 0.15 s after 1,000 and 1.8 s after 10,000
 # (`python -m benchmarks.propose --quick`). What is random needs to know none.
 MOST_TOLD: dict[SamplerName, int] = {"gp": 300, "tpe": 1000, "random": 0}
-# Of CMA-ES: how many trials are one generation.
-POPULATION = 6
-# WS-CMA-ES looks at the best tenth of what it is told.
-_FEWEST_TO_BEGIN_WITH = 10
-
-# A study per proposal would otherwise announce itself in the log every time.
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class SearchSettings(BaseModel):
@@ -66,7 +62,9 @@ class SearchSettings(BaseModel):
 
     sampler: SamplerName = Field(
         default="gp",
-        description="gp: Optuna's GPSampler; tpe; cmaes: CMA-ES around the uniform merge; random.",
+        description="gp: Optuna's GPSampler; gradient: climbs by slopes, which make a trial take about four "
+        "times as long; auto: gradient where a scorer is differentiable, else gp; tpe; cmaes: CMA-ES around "
+        "the uniform merge; random. docs/search-benchmark.md compares them.",
     )
     trials: int = Field(
         default=60, ge=1, description="Trials in all, the three baselines (A, B, 0.5) included."
@@ -78,6 +76,15 @@ class SearchSettings(BaseModel):
         description="Stop after this many trials in a row that did not improve the best score.",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="The same seed gives the same trials.")
+    racing: bool = Field(
+        default=False,
+        description="Stop a trial that falls behind the best one before all its probes are rendered "
+        "(docs/stopping.md). Its estimate informs the sampler and never wins.",
+    )
+    space: SpaceSettings = Field(
+        default_factory=SpaceSettings,
+        description="Constraints: blocks frozen, bounded, tied, symmetric (docs/constraints.md).",
+    )
     start: list[StartPoint] = Field(
         default_factory=list,
         description="Block weights to try first, after the baselines: names of presets (GRAD_V, …), weights "
@@ -101,15 +108,6 @@ class SearchSettings(BaseModel):
         return self
 
 
-@dataclass(frozen=True)
-class ToldTrial:
-    """A trial that ended. `score` is None when it failed: it then informs nobody."""
-
-    number: int
-    weights: BlockWeights
-    score: float | None
-
-
 def baseline_name(number: int) -> str | None:
     """ "a", "b", "uniform" for trials 0, 1, 2; None for a trial that the sampler proposes."""
     names = list(BASELINES)
@@ -131,29 +129,57 @@ def propose(
     name = baseline_name(number)
     if name is not None:
         return uniform(blocks, BASELINES[name])
+    space = Space.of(settings.space, blocks)
     if number < _first_proposed(settings):
-        return start_weights(settings.start[number - len(BASELINES)], blocks, settings.imported)
-    history = sorted((t for t in told if t.number < number and t.score is not None), key=lambda t: t.number)
+        point = start_weights(settings.start[number - len(BASELINES)], blocks, settings.imported)
+        return space.nearest(point)
+    before = sorted((t for t in told if t.number < number), key=lambda t: t.number)
+    middle = uniform(blocks, BASELINES["uniform"])
+    centre = space.nearest(middle)
+    if not space.contains(middle) and all(t.weights != centre for t in before):
+        # Every sampler is told the middle first: the uniform merge, or what is closest to it.
+        return centre
+    return space.weights(_proposed(settings, space, number, before, noisy=noisy))
+
+
+def _proposed(
+    settings: SearchSettings, space: Space, number: int, before: Sequence[ToldTrial], *, noisy: bool
+) -> Point:
+    """The point of the space that the sampler proposes, told of the trials within it."""
+    history = [_in_space(t, space) for t in before if t.informs and space.contains(t.weights)]
+    seed = seed_of(settings.seed, number)
     # Threads gain nothing on such small matrices; on a busy machine they wait for each other, ten times as
     # long as it takes.
     with _thread_pools().limit(limits=1):
-        if settings.sampler == "cmaes":
-            return _evolved(settings, blocks, number, history)
-        told_before = _imported(settings, blocks, history)
-        informing = informative([*told_before, *history], MOST_TOLD[settings.sampler])
-        return _sampled(settings, blocks, number, informing, noisy=noisy)
+        informing = [*_imported(settings, space, history), *history]
+        name: OptunaSampler
+        match settings.sampler:
+            case "cmaes":
+                own = [trial for trial in history if trial.number >= _first_proposed(settings)]
+                return evolved(space.names, own, _as_told(settings, space), seed)
+            case "auto" | "gradient":
+                if any(trial.slopes is not None for trial in history):
+                    return climbed(space.names, informing, seed)
+                name = "gp"
+            case other:
+                name = other
+        # Rendering is deterministic on one device, so equal weights give equal scores; those of an imported
+        # trial come from elsewhere and agree only roughly, and estimates have an error.
+        return sampled(
+            name,
+            space.names,
+            informative(informing, MOST_TOLD[name]),
+            seed,
+            exact=not (noisy or settings.imported) and all(t.estimate is None for t in history),
+        )
 
 
-def informative(history: Sequence[ToldTrial], most: int) -> list[ToldTrial]:
-    """At most `most` of the trials, in the same order: the best ones, and as many of the latest others.
+def carries_slopes(settings: SearchSettings, number: int) -> bool:
+    """Whether trial `number` is to be told with slopes, where these can be had.
 
-    history: trials with a score, by number.
+    From the uniform merge on: slopes at pure A and B, at the far ends, are not worth their price.
     """
-    best = sorted(history, key=_score, reverse=True)[: most - most // 2]
-    kept = {trial.number for trial in best}
-    others = [trial for trial in history if trial.number not in kept]
-    kept.update(trial.number for trial in others[max(0, len(others) - most // 2) :])
-    return [trial for trial in history if trial.number in kept]
+    return settings.sampler in BY_SLOPES and number >= list(BASELINES).index("uniform")
 
 
 def stop_reason(settings: SearchSettings, told: Sequence[ToldTrial], elapsed_seconds: float) -> str | None:
@@ -162,11 +188,16 @@ def stop_reason(settings: SearchSettings, told: Sequence[ToldTrial], elapsed_sec
         return f"all {settings.trials} trials are done"
     if settings.seconds is not None and elapsed_seconds >= settings.seconds:
         return f"the time budget of {settings.seconds:g} s is used up"
-    best = best_trial(told)
+    best = best_trial([trial for trial in told if may_win(settings, trial.weights)])
     if settings.patience is None or best is None:
         return None
     since = sum(t.number > max(best.number, _first_proposed(settings) - 1) for t in told)
     return f"no improvement in {since} trials" if since >= settings.patience else None
+
+
+def may_win(settings: SearchSettings, weights: BlockWeights) -> bool:
+    """Whether a trial of these weights can win: a baseline outside the space is only to be beaten."""
+    return settings.space.is_whole or Space.of(settings.space, list(weights)).contains(weights)
 
 
 def best_trial(told: Sequence[ToldTrial]) -> ToldTrial | None:
@@ -175,128 +206,50 @@ def best_trial(told: Sequence[ToldTrial]) -> ToldTrial | None:
     return max(scored, key=lambda t: (t.score, -t.number), default=None)
 
 
-def _score(trial: ToldTrial) -> float:
-    assert trial.score is not None, "only trials with a score are told"
-    return trial.score
-
-
-def _seed(settings: SearchSettings, number: int) -> int:
-    digest = hashlib.sha256(f"{settings.seed}/{number}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
-
-
-def _sampled(
-    settings: SearchSettings, blocks: Sequence[str], number: int, history: Sequence[ToldTrial], *, noisy: bool
-) -> BlockWeights:
-    """What Optuna's sampler proposes after `history`."""
-    # One object for all: the storage copies every trial deeply, and a shared part only once.
-    space: dict[str, BaseDistribution] = dict.fromkeys(blocks, FloatDistribution(0.0, 1.0))
-    study = optuna.create_study(direction="maximize", sampler=_sampler(settings, number, noisy=noisy))
-    study.add_trials(
-        create_trial(value=trial.score, params=dict(trial.weights), distributions=space) for trial in history
-    )
-    params = study.ask(space).params
-    return {block: float(params[block]) for block in blocks}
-
-
-def _sampler(settings: SearchSettings, number: int, *, noisy: bool) -> BaseSampler:
-    seed = _seed(settings, number)
-    match settings.sampler:
-        case "gp":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                # Rendering is deterministic on one device, so equal weights give equal scores; those of an
-                # imported trial come from elsewhere and agree only roughly.
-                return GPSampler(seed=seed, deterministic_objective=not settings.imported and not noisy)
-        case "tpe":
-            return TPESampler(seed=seed, multivariate=True)
-        case _:
-            return RandomSampler(seed=seed)
-
-
-def _evolved(
-    settings: SearchSettings, blocks: Sequence[str], number: int, history: Sequence[ToldTrial]
-) -> BlockWeights:
-    """What CMA-ES (Hansen 2016) proposes after `history`, of which every six proposals are a generation.
-
-    It begins around the uniform merge, and again whenever it has converged.
-    """
-    own = [trial for trial in history if trial.number >= _first_proposed(settings)]
-    seed = _seed(settings, number)
-    evolution = _first_evolution(settings, blocks, seed)
-    for start in range(0, len(own) - POPULATION + 1, POPULATION):
-        evolution.tell([(_point(t, blocks), -_score(t)) for t in own[start : start + POPULATION]])
-        if evolution.should_stop():
-            evolution = _new_evolution(len(blocks), seed)
-    return dict(zip(blocks, map(float, evolution.ask()), strict=True))
-
-
-def _first_evolution(settings: SearchSettings, blocks: Sequence[str], seed: int) -> CMA:
-    """Where the imported trials were good (WS-CMA-ES, Nomura et al. 2021); else as every new one begins.
-
-    It asks the order of their scores alone, so their scale does not matter.
-    """
-    if len(settings.imported) < _FEWEST_TO_BEGIN_WITH:
-        return _new_evolution(len(blocks), seed)
-    from cmaes import CMA, get_warm_start_mgd
-
-    earlier = [(_here(trial, blocks), -trial.score) for trial in settings.imported]
-    mean, sigma, covariance = get_warm_start_mgd(earlier)
-    return CMA(
-        mean=mean,
-        sigma=sigma,
-        cov=covariance,
-        bounds=np.array([[0.0, 1.0]] * len(blocks)),
-        n_max_resampling=10 * len(blocks),
-        seed=seed,
-        population_size=POPULATION,
+def _in_space(trial: ToldTrial, space: Space) -> ToldTrial:
+    """A trial as samplers are told it: at a point of the space, and one that was stopped by its estimate."""
+    return replace(
+        trial,
+        weights=space.point(trial.weights),
+        score=trial.score if trial.estimate is None else trial.estimate.score,
+        slopes=None if trial.slopes is None else space.slopes(trial.slopes),
     )
 
 
-def _new_evolution(dimensions: int, seed: int) -> CMA:
-    """As Optuna begins it. The seed has a part in what is asked, none in what is told."""
-    from cmaes import CMA  # here, as it loads scipy, which only a worker needs
-
-    return CMA(
-        mean=np.full(dimensions, 0.5),
-        sigma=1 / 6,
-        bounds=np.array([[0.0, 1.0]] * dimensions),
-        n_max_resampling=10 * dimensions,
-        seed=seed,
-        population_size=POPULATION,
-    )
-
-
-def _imported(settings: SearchSettings, blocks: Sequence[str], own: Sequence[ToldTrial]) -> list[ToldTrial]:
+def _as_told(settings: SearchSettings, space: Space) -> list[ToldTrial]:
     """The imported trials as told ones, with numbers before this search's first.
 
-    own: the scored trials of this search so far. Their scores scale the imported ones; and weights that were
-    evaluated here, or that are those of another imported trial in these blocks, are not told twice.
+    One outside the space stands at the nearest point of it: imported scores are rough in any case.
+    """
+    return [
+        ToldTrial(
+            number - len(settings.imported), space.point(weights_here(t.weights, space.blocks)), t.score
+        )
+        for number, t in enumerate(settings.imported)
+    ]
+
+
+def _imported(settings: SearchSettings, space: Space, own: Sequence[ToldTrial]) -> list[ToldTrial]:
+    """The imported trials that inform a sampler beside `own`, the scored trials of this search so far.
+
+    Those scale the imported ones' scores; and points that were evaluated here, or that are those of another
+    imported trial, are not told twice.
     """
     scores: list[float] | None = [trial.score for trial in settings.imported]
     if settings.imported and settings.imported_scores == "rescaled":
-        scores = rescaled([trial.score for trial in settings.imported], [_score(trial) for trial in own])
-    known = {tuple(trial.weights[block] for block in blocks) for trial in own}
+        scores = rescaled([trial.score for trial in settings.imported], [score_of(trial) for trial in own])
+    known = {tuple(trial.weights[name] for name in space.names) for trial in own}
     told: list[ToldTrial] = []
-    for number, (trial, score) in enumerate(zip(settings.imported, scores or [], strict=False)):
-        weights = weights_here(trial.weights, blocks)
-        if (point := tuple(weights.values())) not in known:
-            known.add(point)
-            told.append(ToldTrial(number - len(settings.imported), weights, score))
+    for trial, score in zip(_as_told(settings, space), scores or [], strict=False):
+        if (where := tuple(trial.weights.values())) not in known:
+            known.add(where)
+            told.append(replace(trial, score=score))
     return told
 
 
 def _first_proposed(settings: SearchSettings) -> int:
     """The number of the first trial that the sampler proposes."""
     return len(BASELINES) + len(settings.start)
-
-
-def _here(trial: ImportedTrial, blocks: Sequence[str]) -> NDArray[np.float64]:
-    return np.array(list(weights_here(trial.weights, blocks).values()))
-
-
-def _point(trial: ToldTrial, blocks: Sequence[str]) -> NDArray[np.float64]:
-    return np.array([trial.weights[block] for block in blocks])
 
 
 @cache

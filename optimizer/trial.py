@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -18,56 +18,20 @@ from optimizer.ahead import Stopwatch, ahead, seconds_of_both
 from optimizer.blocks import BlockWeights, uniform
 from optimizer.checkpoints import Inspection, check_pair, inspect_checkpoint, load_components
 from optimizer.merging import LiveMerge
+from optimizer.rendered import Rendered, StageSeconds, score_images
+from optimizer.slopes import Slopes
 from scoring.errors import TrialFailed
 from scoring.probes import Probe
 from scoring.probes.images import labelled
-from scoring.prompts.plain import plain_text
 from scoring.rendering.acceleration import accelerate
 from scoring.rendering.components import dtype_name
 from scoring.rendering.denoiser import BetweenSteps
 from scoring.rendering.fitting import fit_batches
 from scoring.rendering.images import to_pil
 from scoring.rendering.memory import is_out_of_memory
-from scoring.rendering.renderer import Renderer, probe_name
-from scoring.scorers.base import Scorer, ScorerSpec, checked_scores
+from scoring.rendering.renderer import Renderer
+from scoring.scorers.base import Scorer, ScorerSpec
 from scoring.scorers.registry import create_scorer
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """One probe under one trial: its image, each scorer's raw number, and its share of the batch's time."""
-
-    probe: int
-    image: Image.Image
-    scores: dict[str, float]
-    seconds: float
-
-
-@dataclass
-class StageSeconds:
-    """Where the time of the last trial went.
-
-    render: without what `between_steps` took. overlap: in which a batch was scored while the next one was
-    rendered; it counts in both, so that the device was busy for merge + render + score - overlap.
-    """
-
-    merge: float = 0.0
-    render: float = 0.0
-    score: float = 0.0
-    overlap: float = 0.0
-
-
-def score_images(scorer: Scorer, images: torch.Tensor, probes: Sequence[tuple[int, Probe]]) -> list[float]:
-    """A scorer's raw numbers for images (N, 3, H, W) in [0, 1].
-
-    probes: what each image shows, and its place among the probes; the scorer is told their prompts without
-    syntax. Raises TrialFailed as `checked_scores`.
-    """
-    names = [probe_name(i, probe) for i, probe in probes]
-    prompts = [_asked_for(probe) for _, probe in probes]
-    with torch.no_grad():
-        scores: list[float] = checked_scores(scorer, images, prompts, names).tolist()
-    return scores
 
 
 @dataclass(frozen=True)
@@ -85,14 +49,6 @@ _Scores = dict[str, list[float]]
 
 class _Abandoned(Exception):
     """A render that nobody waits for any more."""
-
-
-def _asked_for(probe: Probe) -> str:
-    """What scorers are told that an image was to show."""
-    if probe.hires is None:
-        return plain_text(probe.prompt, probe.steps)
-    prompt = probe.prompt if probe.hires.prompt is None else probe.hires.prompt
-    return plain_text(prompt, probe.steps, probe.hires.steps or probe.steps)
 
 
 class Evaluator:
@@ -304,6 +260,8 @@ class PairEvaluator:
             dtype=dtype,
         )
         self.blocks = self.merge.blocks
+        self._slopes = Slopes(self._merged.renderer, self._merged.scorers, self.merge)
+        self._last: Evaluator | Slopes = self._merged
         self._given: BlockWeights = {}
         self._merge_seconds = 0.0
         if self.merge.held:
@@ -320,7 +278,7 @@ class PairEvaluator:
     @property
     def seconds(self) -> StageSeconds:
         """Where the time of the last trial went."""
-        return replace(self._merged.seconds, merge=self._merge_seconds)
+        return replace(self._last.seconds, merge=self._merge_seconds)
 
     def evaluate(
         self,
@@ -334,12 +292,33 @@ class PairEvaluator:
         Raises InputError for wrong weights, and TrialFailed too when weights that differ from those before
         move no number of the UNet: its images would be the same again.
         """
-        self._merged.forget_seconds()
-        self._merge_seconds = 0.0
-        started = time.monotonic()
+        self._last = self._merged
         self._apply(weights)
-        self._merge_seconds = time.monotonic() - started
         yield from self._merged.evaluate(probes, todo, between_steps)
+
+    @property
+    def differentiable(self) -> dict[str, bool]:
+        """Whether gradients pass through each scorer."""
+        return {name: scorer.differentiable for name, scorer in self._merged.scorers.items()}
+
+    def slopes(
+        self,
+        weights: BlockWeights,
+        probes: Sequence[Probe],
+        rates: Mapping[str, float],
+        todo: Sequence[int] | None = None,
+        between_steps: BetweenSteps | None = None,
+    ) -> Iterator[list[Rendered]]:
+        """As `evaluate`, and each `Rendered` has slopes: their mean over all probes is that of the trial.
+
+        That is d (mean of the images' scores) / d alpha by block. rates: scorer -> d (an image's score) / d
+        (the scorer's raw number), see `scoring.reward.rates`; scorers that are not differentiable count as
+        constant. Costs about three times as much. Scores are those of `evaluate` but for rounding.
+        Raises NoSlopes, and is then to be called no more, where there is no gradient or no memory for it.
+        """
+        self._last = self._slopes
+        self._apply(weights)
+        yield from self._slopes.evaluate(probes, rates, todo, between_steps)
 
     def fit_batches(self, probes: Sequence[Probe], file: Path) -> None:
         """As `Evaluator.fit_batches`."""
@@ -350,6 +329,13 @@ class PairEvaluator:
         return {**uniform(self.merge.held, 0.0), **weights}
 
     def _apply(self, weights: BlockWeights) -> None:
+        self._last.forget_seconds()
+        self._merge_seconds = 0.0
+        started = time.monotonic()
+        self._move(weights)
+        self._merge_seconds = time.monotonic() - started
+
+    def _move(self, weights: BlockWeights) -> None:
         others = [name for name, alpha in weights.items() if self._given.get(name, alpha) != alpha]
         if others and not self.merge.moves(weights):
             raise TrialFailed(

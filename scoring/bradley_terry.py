@@ -119,12 +119,13 @@ def fit(
     at = posterior.mean
     for _ in range(_STEPS):
         slope, hessian = posterior.derivatives(at)
-        step = np.linalg.solve(hessian, slope)
+        step: Numbers = np.asarray(np.linalg.solve(hessian, slope), dtype=np.float64)
         at = posterior.climbed(at, step)
         if float(np.abs(step).max()) < _CLOSE:
             break
     _, hessian = posterior.derivatives(at)
-    return Strengths(at[:players], np.linalg.inv(hessian)[:players, :players], float(at[players]))
+    covariance: Numbers = np.asarray(np.linalg.inv(hessian), dtype=np.float64)
+    return Strengths(at[:players], covariance[:players, :players], float(at[players]))
 
 
 _OUTCOMES = {Outcome.FIRST: (1.0, 0.0, 0.0), Outcome.TIE: (0.0, 1.0, 0.0), Outcome.SECOND: (0.0, 0.0, 1.0)}
@@ -186,4 +187,5 @@ class _Posterior:
 
 def _softmax(logits: Numbers) -> Numbers:
     chances: Numbers = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
-    return chances / chances.sum(axis=-1, keepdims=True)
+    shares: Numbers = chances / chances.sum(axis=-1, keepdims=True)
+    return shares

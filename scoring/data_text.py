@@ -74,7 +74,7 @@ def _check_events(text: str) -> None:
     nodes = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):
-            size = sizes.get(event.anchor, 1)
+            size = sizes.get(event.anchor or "", 1)
             if size is None:
                 raise ValueError(f"the alias *{event.anchor} stands within what it names")
             nodes += size

@@ -176,6 +176,13 @@ def combine(
     return math.fsum(signed) / math.fsum(spec.weight for spec in specs)
 
 
+def rates(specs: Sequence[ScorerSpec], scale: Scale | None = None) -> dict[str, float]:
+    """Scorer -> d `combine` / d its raw number: how much the score of an image rises with it."""
+    whole = math.fsum(spec.weight for spec in specs)
+    signed = {spec.scorer: (-spec.weight if spec.reverse else spec.weight) / whole for spec in specs}
+    return {name: rate if scale is None else rate / scale[name].spread for name, rate in signed.items()}
+
+
 def image_scores(
     raw: Sequence[Mapping[str, float]], specs: Sequence[ScorerSpec], scale: Scale | None = None
 ) -> list[float]:

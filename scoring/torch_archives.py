@@ -31,12 +31,14 @@ def load_tensors(path: Path, *, mmap: bool = False) -> Any:
     mmap: leave the numbers in the file. Raises InputError for an archive that torch did not write, and one of
     LOAD_ERRORS for a file that is damaged or holds more than tensors.
     """
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        is_archive = file.read(4) == b"PK\x03\x04"  # as torch tells them apart
+    if is_archive:
         _check_archive(path)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
-class _Unpickler(_weights_only_unpickler.Unpickler):  # type: ignore[misc]
+class _Unpickler(_weights_only_unpickler.Unpickler):
     """Says in few words why it refuses.
 
     On every refusal torch looks for advice, by patterns that take the square of the length of what was said,
@@ -45,12 +47,12 @@ class _Unpickler(_weights_only_unpickler.Unpickler):  # type: ignore[misc]
 
     def load(self) -> Any:
         try:
-            return super().load()
+            return super().load()  # type: ignore[no-untyped-call]
         except pickle.UnpicklingError as error:
             raise pickle.UnpicklingError(str(error)[:300]) from error
 
 
-_weights_only_unpickler.Unpickler = _Unpickler
+_weights_only_unpickler.Unpickler = _Unpickler  # type: ignore[misc]
 # It would switch off `weights_only`, whatever the caller says.
 os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
 

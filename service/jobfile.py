@@ -25,7 +25,8 @@ def read_job_file(path: Path) -> dict[str, Any]:
     put_search_files(request, folder)
     for spec in [request, *(nodes.values() if isinstance(nodes, dict) else [])]:
         _put_probes(spec, folder)
-    for scorer in request.get("scorers") or []:
+    scorers = request.get("scorers")
+    for scorer in scorers if isinstance(scorers, list) else []:
         if isinstance(scorer, dict) and isinstance(scorer.get("model"), str):
             beside = folder / scorer["model"]
             scorer["model"] = str(beside) if exists(beside) else scorer["model"]

@@ -10,7 +10,8 @@ from pathlib import Path
 from optimizer.blocks import BlockWeights
 from optimizer.exporting import export_recipe
 from optimizer.recipes import AverageRecipe
-from optimizer.trial import Evaluator, PairEvaluator, Rendered
+from optimizer.rendered import Rendered
+from optimizer.trial import Evaluator, PairEvaluator
 from scoring.probes import Probe
 from scoring.rendering.denoiser import BetweenSteps
 from service.db.records import NewCheckpoint
@@ -23,6 +24,7 @@ from service.recorder import Recorder
 from service.results import result_scores
 from service.sources import Source
 from service.trial_run import Judge, Trials
+from service.trial_slopes import Differentiable
 from service.votes.run import VotedTrials
 
 log = logging.getLogger(__name__)
@@ -60,7 +62,13 @@ def _run_merge(context: NodeContext) -> None:
         inspections=(a.inspection, b.inspection),
     )
     _prepare(context, evaluator)
-    judge = Judge(evaluator.blocks, evaluator.evaluate, lambda: evaluator.seconds, evaluator.notices)
+    judge = Judge(
+        evaluator.blocks,
+        evaluator.evaluate,
+        lambda: evaluator.seconds,
+        evaluator.notices,
+        Differentiable(evaluator.slopes, evaluator.differentiable),
+    )
     with Recorder(context.store, context.lease, context.settings.renders_dir) as recorder:
         trials = (VotedTrials if context.plan.voted else Trials)(context, judge, recorder)
         if context.node.stop_reason is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from optimizer.blocks import uniform
 from optimizer.bracket import (
     Bracket,
     Pick,
@@ -22,8 +23,9 @@ from optimizer.bracket import (
 from optimizer.checkpoints import Inspection, blocks_of, check_pair
 from optimizer.checkpoints.architectures import Architecture
 from optimizer.distances import unet_distances
-from optimizer.search import SearchSettings
-from optimizer.warm_start import check_fits
+from optimizer.search import BASELINES, SearchSettings
+from optimizer.space import Space
+from optimizer.warm_start import check_fits, start_weights, weights_here
 from scoring.errors import InputError
 from scoring.probes import Reading, joined
 from scoring.reward import TALLIES, TALLIES_OF_ANY_SIGN
@@ -214,6 +216,7 @@ class Plans:
     ) -> None:
         self._request = request
         self._source = ProbeSource(request.name, settings, architecture)
+        self._blocks = blocks_of(architecture)
         self._scorers = checked_scorers(request.scorers, settings, local=local)
         for spec in self._scorers:
             check_optimised(spec.scorer)
@@ -246,6 +249,7 @@ class Plans:
             self._check_tally(own.tally, f"{where}.tally")
         probes = self._read(own.probes, f"{where}.probes", self._probes)
         heldout = self._read(own.heldout, f"{where}.heldout", self._heldout)
+        search = _search(self._request.search, own.search, where, self._blocks)
         plan = NodePlan(
             probes=list(probes.probes),
             heldout=list(heldout.probes),
@@ -255,9 +259,14 @@ class Plans:
             guards=[spec.scorer for spec in self._watch if is_guard(spec.scorer)],
             tally=own.tally or self._request.tally,
             votes=self._request.votes,
-            search=_search(self._request.search, own.search, where),
+            search=search,
             prediction_type=self._request.prediction_type,
-            notes=[*notes, *self._vote_notes(), *joined([probes, heldout]).lines()],
+            notes=[
+                *notes,
+                *self._vote_notes(),
+                *joined([probes, heldout]).lines(),
+                *_moved_into_space(search, self._blocks),
+            ],
         )
         return plan.model_dump(mode="json")
 
@@ -303,11 +312,40 @@ def safe_name(name: str, field: str) -> str:
     return name
 
 
-def _search(job: SearchSettings, own: dict[str, Any], where: str) -> SearchSettings:
+def _search(job: SearchSettings, own: dict[str, Any], where: str, blocks: Sequence[str]) -> SearchSettings:
+    """How a node searches; its space is resolved for the architecture of these blocks."""
     try:
-        return SearchSettings.model_validate({**job.model_dump(), **own})
+        search = SearchSettings.model_validate({**job.model_dump(), **own})
     except ValidationError as error:
         raise InputError(f"{where}.search: {describe(error)}") from error
+    settings = search.space.resolved(blocks)
+    space = Space.of(settings, blocks)
+    if search.trials <= len(BASELINES) and not any(
+        space.contains(uniform(blocks, alpha)) for alpha in BASELINES.values()
+    ):
+        raise InputError(
+            f"search.trials: the first {len(BASELINES)} trials are A, B and the uniform merge, and none of "
+            "them lies in search.space, so that none can win; give more trials"
+        )
+    return search.model_copy(update={"space": settings})
+
+
+def _moved_into_space(search: SearchSettings, blocks: Sequence[str]) -> list[str]:
+    """Notes on start points and imported trials that the constraints leave out. Raises InputError."""
+    space = Space.of(search.space, blocks)
+    points = [start_weights(point, blocks, search.imported) for point in search.start]
+    notes = [
+        f"search.start: point {number} lies outside search.space: what is closest to it there is tried"
+        for number, point in enumerate(points, 1)
+        if not space.contains(point)
+    ]
+    outside = sum(not space.contains(weights_here(trial.weights, blocks)) for trial in search.imported)
+    if outside:
+        notes.append(
+            f"search.imported: {outside} of {len(search.imported)} trials lie outside search.space: they are "
+            "told as what is closest to them there"
+        )
+    return notes
 
 
 def _pair_notes(inspections: Mapping[str, Inspection], a: str, b: str) -> Sequence[str]:

@@ -8,11 +8,15 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from scoring.scorers.cards import is_voted
+from service.confidence import Confidence, winner_confidence
 from service.db.records import NodeRecord
-from service.db.states import JobState, NodeKind, NodeState, TrialState
+from service.db.states import TRIAL_ENDED, JobState, NodeKind, NodeState, TrialState
 from service.db.store import Store
 from service.db.tree import final_node
 from service.results import TreeScores, gain, result_scores, tree_scores, winner_warnings
+
+# How many trials tell the pace: the baselines, without slopes, are much faster than what follows them.
+LATELY = 5
 
 
 class Output(BaseModel):
@@ -65,14 +69,22 @@ class NodeProgress(BaseModel):
     trials_done: int
     trials_failed: int
     trials_waiting: int = Field(description="Trials that are rendered and wait for votes.")
+    trials_stopped: int = Field(description="By racing, before all of their probes were rendered.")
+    probe_noise: float | None = Field(
+        description="How far a probe's difference to the best trial strays (a standard deviation), as racing "
+        "measured it last."
+    )
     trials_warned: int = Field(description="Trials of which the watch says something.")
     trials_planned: int
     renders: int
     renders_per_second: float | None
-    eta_seconds: float | None = Field(description="Of the search, at the pace so far.")
+    eta_seconds: float | None = Field(description="Of the search, at the pace of its last trials.")
     scores: dict[str, float] = Field(description="search/ and heldout/ a, b, uniform, winner.")
     gain: float | None = Field(description="Best score above the best of A, B and uniform, on search probes.")
     heldout_gain: float | None = Field(description="The same on held-out probes.")
+    confidence: Confidence | None = Field(
+        description="That the winner beats A, B and the uniform merge, whichever is best."
+    )
     best: Best | None
     votes: Votes | None = Field(description="Where people judge: the votes it waits for, or has.")
     checkpoint: Output | None
@@ -129,13 +141,17 @@ def _node_progress(
     store: Store, nodes: Sequence[NodeRecord], node: NodeRecord, scores: dict[str, float], *, final: bool
 ) -> NodeProgress:
     counts = store.trial_counts(node.id)
-    done, failed = counts.get(TrialState.DONE, 0), counts.get(TrialState.FAILED, 0)
+    done, failed, stopped = (counts.get(state, 0) for state in TRIAL_ENDED)
     renders, seconds = store.render_totals(node.id)
     planned = trials_planned(node)
     searching = node.state is NodeState.RUNNING and node.stop_reason is None
     a, b = input_names(nodes, node)
     warnings = winner_warnings(store, node)
-    left = len(node.plan["probes"]) * (planned - done - failed)
+    ended = done + failed + stopped
+    lately, lately_seconds = store.render_totals(node.id, after=ended - 1 - LATELY)
+    # Racing renders less than all probes of a trial.
+    probes = len(node.plan["probes"])
+    left = (planned - ended) * (min(probes, renders / ended) if ended else probes)
     return NodeProgress(
         position=node.position,
         name=node.name,
@@ -154,14 +170,17 @@ def _node_progress(
         trials_done=done,
         trials_failed=failed,
         trials_waiting=counts.get(TrialState.WAITING, 0),
+        trials_stopped=stopped,
+        probe_noise=store.probe_noise(node.id),
         trials_warned=store.warned_trials(node.id),
         trials_planned=planned,
         renders=renders,
         renders_per_second=renders / seconds if seconds else None,
-        eta_seconds=seconds / renders * left if searching and renders else None,
+        eta_seconds=lately_seconds / lately * left if searching and lately else None,
         scores=scores,
         gain=gain(scores, "search"),
         heldout_gain=gain(scores, "heldout"),
+        confidence=winner_confidence(store, node),
         best=_best(store, node),
         votes=_votes(store, node),
         checkpoint=_output(store, node),

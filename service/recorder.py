@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from optimizer.trial import Rendered
+from optimizer.racing import Estimate
+from optimizer.rendered import Rendered
 from service.db.records import Lease, Looks, NewRender
 from service.db.states import TrialKind
 from service.db.store import Store
@@ -92,6 +93,15 @@ class Recorder:
 
         self._put(write)
 
+    def stop(self, found: Estimate, reason: str, seconds: float, timings: Mapping[str, float]) -> None:
+        """End the open trial, which fell behind, with what it is expected to score."""
+
+        def write() -> None:
+            full = {**timings, "store": self._seconds}
+            self._store.stop_trial(self._lease, self._trial_id, seconds, full, found=found, reason=reason)
+
+        self._put(write)
+
     def fail(self, reason: str, seconds: float, timings: Mapping[str, float]) -> int:
         """End the open trial without a score, once all is written. Returns how many failed in a row."""
         in_row: list[int] = []
@@ -141,7 +151,7 @@ class Recorder:
     def _store_renders(self, batch: Sequence[Rendered]) -> None:
         hashes = store_images(self._renders_dir, [rendered.image for rendered in batch])
         renders = [
-            NewRender(rendered.probe, sha256, rendered.seconds, rendered.scores)
+            NewRender(rendered.probe, sha256, rendered.seconds, rendered.scores, rendered.slopes)
             for rendered, sha256 in zip(batch, hashes, strict=True)
         ]
         self._store.add_renders(self._lease, self._trial_id, renders)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import BaseModel, Field
 
 from scoring.scorers.cards import is_voted
-from service.db.records import NodeRecord
+from service.db.records import NodeRecord, TrialRecord
 from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind
 from service.db.store import Store
 from service.db.tree import final_node
@@ -48,6 +48,21 @@ def result_scores(store: Store, node: NodeRecord) -> dict[str, float]:
         if trial.kind is not TrialKind.HELDOUT_WINNER or (best and trial.number == best.number):
             scores[f"heldout/{trial.kind.value.removeprefix('heldout_')}"] = trial.score
     return {name: score for name, score in scores.items() if score is not None}
+
+
+def compared_trials(
+    store: Store, node: NodeRecord, best: TrialRecord
+) -> tuple[bool, list[TrialRecord | None]]:
+    """The trials by which A, B, the uniform merge and the winner of a merge are compared, in this order.
+
+    True, and those on held-out probes, as soon as all four are scored there; else those of the search.
+    """
+    numbers = {kind: best.number if kind is TrialKind.HELDOUT_WINNER else 0 for kind in HELDOUT_KINDS}
+    heldout = [store.find_trial(node.id, kind, number) for kind, number in numbers.items()]
+    if all(trial is not None and trial.score is not None for trial in heldout):
+        return True, heldout
+    searched = [store.find_trial(node.id, TrialKind.SEARCH, i) for i in range(len(BASELINE_NAMES))]
+    return False, [*searched, best]
 
 
 def winner_warnings(store: Store, node: NodeRecord) -> list[str]:

@@ -202,6 +202,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"settings file {path} must hold names and values, not a {type(values).__name__}")
     base = path.absolute().parent
     return {
-        k: str(base / Path(v).expanduser()) if k.endswith("_dir") and isinstance(v, str) else v
+        str(k): str(base / Path(v).expanduser()) if str(k).endswith("_dir") and isinstance(v, str) else v
         for k, v in values.items()
     }

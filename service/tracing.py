@@ -19,7 +19,7 @@ _tracer = trace.get_tracer("autombw")
 
 @contextmanager
 def span(name: str, **attributes: str | int | float | bool) -> Iterator[Span]:
-    """A span below the present one, its attributes named `autombw.<name>`; it tells of an error that leaves it."""
+    """A span below the present one, its attributes named `autombw.<name>`, with the error that leaves it."""
     told = {f"autombw.{key}": value for key, value in attributes.items()}
     with _tracer.start_as_current_span(name, attributes=told) as current:
         yield current

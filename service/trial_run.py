@@ -9,24 +9,25 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 
 from optimizer.blocks import BlockWeights, check_weights, uniform
-from optimizer.search import BASELINES, ToldTrial, propose, stop_reason
-from optimizer.trial import Rendered, StageSeconds
+from optimizer.rendered import Rendered, StageSeconds
+from optimizer.search import BASELINES, ToldTrial, may_win, propose, stop_reason
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
-from scoring.rendering.denoiser import BetweenSteps
 from scoring.reward import Scale, image_scores, measure, tally
 from scoring.watch import Judged, watch_warnings
 from service.db.records import Looks, TrialRecord
 from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind, TrialState
 from service.logs import about
 from service.node_context import NodeContext, NodePaused
+from service.race import Behind, Race
 from service.recorder import Recorder
 from service.scale import scale_of
 from service.tracing import span, traced
+from service.trial_slopes import Differentiable, Evaluate, TrialSlopes, slopes_of
 
 log = logging.getLogger(__name__)
 FAILURES_TO_PAUSE = 3
@@ -42,13 +43,14 @@ class Judge:
 
     evaluate: (weights, probes, indices that are wanted, what to call after every denoising step) -> what was
     rendered, batch by batch. seconds: where the time of the last evaluation went. notices: what people should
-    know of the evaluations so far.
+    know of the evaluations so far. differentiable: how the same is had with slopes, where it is.
     """
 
     blocks: tuple[str, ...]
-    evaluate: Callable[[BlockWeights, Sequence[Probe], Sequence[int], BetweenSteps], Iterator[list[Rendered]]]
+    evaluate: Evaluate
     seconds: Callable[[], StageSeconds]
     notices: Sequence[str]
+    differentiable: Differentiable | None = None
 
 
 class Trials:
@@ -62,6 +64,10 @@ class Trials:
         self._elapsed = 0.0
         self._said = 0
         self._compared: dict[tuple[TrialKind, int], Sequence[Judged]] = {}
+        self._slopes: TrialSlopes | None = None
+        self._shares: dict[int, BlockWeights] = {}
+        self._stages = StageSeconds()
+        self._race: Race | None = None
         self._scale: Scale | None = None
         if context.node.kind is not NodeKind.REFERENCE:
             self._scale = scale_of(self.store, context.node.job_id, self.plan, self.plan.scorers)
@@ -73,9 +79,13 @@ class Trials:
         Raises NodePaused after too many failures in a row, InputError when no trial succeeded.
         """
         ended = self.store.ended_trials(self.node_id)
-        self._told = [ToldTrial(number, weights, score) for number, weights, score, _ in ended]
-        self._elapsed = sum(seconds for *_, seconds in ended)
+        self._told = [ToldTrial(t.number, t.weights, t.score, t.slopes, t.expected) for t in ended]
+        self._elapsed = sum(trial.seconds or 0.0 for trial in ended)
         self._check_same_blocks()
+        self._slopes = TrialSlopes(
+            self.judge.evaluate, self.judge.differentiable, self.plan, self._scale, self._note
+        )
+        self._race = self._race_so_far() if self.plan.search.racing else None
         while (reason := stop_reason(self.plan.search, self._told, self._elapsed)) is None:
             self.context.check()
             started = time.monotonic()
@@ -90,10 +100,10 @@ class Trials:
     def _end_search(self, reason: str) -> None:
         """Raises InputError when no trial succeeded."""
         self.recorder.flush()
-        if all(trial.score is None for trial in self._told):
-            raise InputError(
-                f"no trial succeeded ({reason}): the trials say why; submit a job without that cause"
-            )
+        if self.store.best_trial(self.node_id) is None:
+            scored = any(trial.score is not None for trial in self._told)
+            what = "no trial within search.space succeeded" if scored else "no trial succeeded"
+            raise InputError(f"{what} ({reason}): the trials say why; submit a job without that cause")
         self.store.end_search(self.context.lease, reason)
 
     def single(self) -> float:
@@ -137,13 +147,17 @@ class Trials:
         self.context.check_room(self.context.settings.renders_dir, len(probes) * BYTES_PER_IMAGE)
         scores, earlier = self._stored_scores(kind, number)
         self.recorder.open(kind, number, weights)
+        self._stages = StageSeconds()
         score: float | None = None
+        slopes: BlockWeights | None = None
+        behind: Behind | None = None
         try:
-            self._evaluate(weights, probes, scores)
-            raw = [scores[i] for i in range(len(probes))]
-            score = self._score(raw)
-            if kind is TrialKind.SEARCH and score is not None:
-                _check_depends_on_weights(score, weights, self._told)
+            behind = self._raced(kind, number, weights, probes, scores)
+            if behind is None:
+                raw = [scores[i] for i in range(len(probes))]
+                score = self._score(raw)
+                if kind is TrialKind.SEARCH and score is not None:
+                    _check_depends_on_weights(score, weights, self._told)
         except (TrialFailed, InputError) as error:
             seconds = earlier + proposing + time.monotonic() - started
             in_row = self.recorder.fail(str(error), seconds, self._timings(proposing))
@@ -154,13 +168,57 @@ class Trials:
             score = None
         else:
             seconds = earlier + proposing + time.monotonic() - started
-            if score is None:
+            if behind is not None:
+                self.recorder.stop(behind.estimate, behind.reason, seconds, self._timings(proposing))
+            elif score is None:
                 self.recorder.park(seconds, self._timings(proposing))
             else:
-                looks = self._looks(kind, number, score, raw)
+                slopes = slopes_of(self._shares, len(probes))
+                looks = replace(self._looks(kind, number, weights, raw, score), slopes=slopes)
                 self.recorder.finish(score, seconds, self._timings(proposing), looks)
+                if kind is TrialKind.SEARCH and self._race is not None:
+                    self._race.tell(number, score, self._image_scores(raw), may_win=looks.may_win)
         self._elapsed += seconds
-        return ToldTrial(number, weights, score)
+        return ToldTrial(number, weights, score, slopes, None if behind is None else behind.estimate)
+
+    def _race_so_far(self) -> Race:
+        """The race of the search, told of the trials that the store has whole."""
+        race = Race(self.plan.search, len(self.plan.probes), self.plan.tally)
+        done = self.store.trials(self.node_id, kinds=[TrialKind.SEARCH], states=[TrialState.DONE])
+        renders = self.store.node_renders(self.node_id, kinds=[TrialKind.SEARCH]) if done else {}
+        for trial in done:
+            assert trial.score is not None
+            scores = self._image_scores([render.scores for render in renders[trial.id]])
+            race.tell(trial.number, trial.score, scores, may_win=trial.may_win)
+        return race
+
+    def _image_scores(self, raw: Sequence[Mapping[str, float]]) -> list[float]:
+        return image_scores(raw, self.plan.scorers, self._scale)
+
+    def _raced(
+        self,
+        kind: TrialKind,
+        number: int,
+        weights: BlockWeights,
+        probes: Sequence[Probe],
+        scores: dict[int, dict[str, float]],
+    ) -> Behind | None:
+        """Render what `scores` lacks, until all is there or the trial has fallen behind in its race."""
+        searched = number if kind is TrialKind.SEARCH else None
+        # A trial with slopes runs to its end: those of some probes are of no use.
+        sloped = self._slopes is not None and self._slopes.carried_by(number)
+        race = None if searched is None or sloped else self._race
+        seen: list[int] = []
+        for heat in [range(len(probes))] if race is None else race.heats(number):
+            missing = [i for i in heat if i not in scores]
+            self._evaluate(searched, weights, probes, missing, scores)
+            seen += heat
+            if race is not None and len(seen) < len(probes):
+                so_far = self._image_scores([scores[i] for i in seen])
+                behind = race.behind(dict(zip(seen, so_far, strict=True)))
+                if behind is not None:
+                    return behind
+        return None
 
     def _score(self, raw: Sequence[Mapping[str, float]]) -> float | None:
         """A trial's score from the raw numbers of its images; None while it waits. Raises InputError."""
@@ -169,13 +227,21 @@ class Trials:
             return tally(self.plan.tally, image_scores(raw, specs, measure(raw, specs)))
         return tally(self.plan.tally, image_scores(raw, self.plan.scorers, self._scale))
 
-    def _looks(self, kind: TrialKind, number: int, score: float, raw: Sequence[Mapping[str, float]]) -> Looks:
+    def _looks(
+        self,
+        kind: TrialKind,
+        number: int,
+        weights: BlockWeights,
+        raw: Sequence[Mapping[str, float]],
+        score: float,
+    ) -> Looks:
         """What is told of a trial beside its score."""
         names = [spec.scorer for spec in self.plan.judges]
         means = {name: fmean(scores[name] for scores in raw) for name in names}
         trial = Judged(f"trial {number}", score, raw)
         baselines = self._baselines(kind, number)
-        return Looks(means, watch_warnings(trial, baselines, self.plan.watch, self.plan.guards))
+        warnings = watch_warnings(trial, baselines, self.plan.watch, self.plan.guards)
+        return Looks(means, warnings, not weights or may_win(self.plan.search, weights))
 
     def _baselines(self, kind: TrialKind, number: int) -> Sequence[Judged]:
         """What a trial is compared with by the watch; nothing where it is a baseline itself."""
@@ -215,24 +281,39 @@ class Trials:
         """What a killed worker left of this trial: probe -> scorer -> number, and the seconds it took."""
         left = self._left_open.pop((kind, number), None)
         renders = [] if left is None else self.store.renders(left.id)
+        self._shares = {r.probe: r.slopes for r in renders if r.slopes is not None}
         return {r.probe: r.scores for r in renders}, sum(r.seconds for r in renders)
 
     def _evaluate(
-        self, weights: BlockWeights, probes: Sequence[Probe], scores: dict[int, dict[str, float]]
+        self,
+        number: int | None,
+        weights: BlockWeights,
+        probes: Sequence[Probe],
+        missing: Sequence[int],
+        scores: dict[int, dict[str, float]],
     ) -> None:
-        """Render what is missing in `scores` and add it there and to the store."""
-        missing = [i for i in range(len(probes)) if i not in scores]
+        """Render the probes `missing` and add them to `scores` and to the store."""
         if not missing:
             return
         try:
-            made = self.judge.evaluate(weights, probes, missing, self._between_steps)
-            for batch in traced(made, "render batch"):
+            for batch in traced(self._rendered(number, weights, probes, missing), "render batch"):
                 log.debug("rendered probes %s of node %d", [r.probe for r in batch], self.node_id)
                 self.recorder.renders(batch)
                 scores.update({rendered.probe: rendered.scores for rendered in batch})
                 self.context.check()
         finally:
+            self._stages += self.judge.seconds()
             self._say_notices()
+
+    def _rendered(
+        self, number: int | None, weights: BlockWeights, probes: Sequence[Probe], missing: Sequence[int]
+    ) -> Iterator[list[Rendered]]:
+        """Batches of what is missing; number: of a search trial, which may carry slopes."""
+        if self._slopes is None or number is None:
+            return self.judge.evaluate(weights, probes, missing, self._between_steps)
+        return self._slopes.evaluate(
+            number, weights, probes, missing, between_steps=self._between_steps, shares=self._shares
+        )
 
     def _between_steps(self) -> None:
         self.context.check()
@@ -241,11 +322,14 @@ class Trials:
 
     def _say_notices(self) -> None:
         for text in self.judge.notices[self._said :]:
-            self.store.note(self.context.lease, text)
+            self._note(text)
             self._said += 1
 
+    def _note(self, text: str) -> None:
+        self.store.note(self.context.lease, text)
+
     def _timings(self, proposing: float) -> dict[str, float]:
-        return {"propose": proposing, **asdict(self.judge.seconds())}
+        return {"propose": proposing, **asdict(self._stages)}
 
 
 def _check_depends_on_weights(score: float, weights: BlockWeights, told: Sequence[ToldTrial]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optimizer.formats.trials_table import TrialRow, TrialTable, blocks_in
 from service.db.records import NodeRecord, TrialRecord
-from service.db.states import NodeKind, TrialState
+from service.db.states import TRIAL_ENDED, NodeKind
 from service.db.store import Store
 from service.db.tree import final_node
 from service.errors import Conflict
@@ -25,7 +25,7 @@ def trial_table(store: Store, job_id: str, node_name: str | None) -> TrialTable:
             f"node {node.name} of job {job_id} scores one checkpoint without a search; name a merge"
         )
     plan = NodePlan.model_validate(node.plan)
-    ended = store.trials(node.id, states=[TrialState.DONE, TrialState.FAILED])
+    ended = store.trials(node.id, states=TRIAL_ENDED)
     rows = [_row(trial) for trial in ended]
     a, b = (_input_name(store, node, side) for side in "ab")
     return TrialTable(
@@ -46,11 +46,14 @@ def _row(trial: TrialRecord) -> TrialRow:
         kind=trial.kind.value,
         state=trial.state.value,
         score=trial.score,
+        estimate=trial.estimate,
+        standard_error=trial.standard_error,
         seconds=trial.seconds,
         reason=trial.reason,
         began=trial.created_at,
         ended=trial.ended_at,
         weights=trial.weights,
+        slopes=trial.slopes,
     )
 
 

@@ -60,14 +60,17 @@ def _write(path: Path, name: str, table: TrialTable, trials: Sequence[TrialRow])
         storage.engine.dispose()
 
 
+_STATES = {"done": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
+
+
 def _frozen(trial: TrialRow, space: dict[str, BaseDistribution]) -> FrozenTrial:
     attributes: dict[str, Any] = {"number": trial.number, "seconds": trial.seconds}
-    if trial.reason is not None:
-        attributes["reason"] = trial.reason
+    told = {"reason": trial.reason, "estimate": trial.estimate, "standard_error": trial.standard_error}
+    attributes |= {name: value for name, value in told.items() if value is not None}
     return FrozenTrial(
         number=trial.number,
         trial_id=trial.number,
-        state=TrialState.FAIL if trial.score is None else TrialState.COMPLETE,
+        state=_STATES.get(trial.state, TrialState.FAIL),
         value=trial.score,
         # Optuna shows and sorts by these; it keeps them without a time zone.
         datetime_start=_local(trial.began),

@@ -25,13 +25,18 @@ class TrialRow(BaseModel):
 
     number: int = Field(description="Its place in the search, from 0; of a held-out trial, the winner's.")
     kind: str = Field(description="search, or heldout_a, heldout_b, heldout_uniform, heldout_winner.")
-    state: str = Field(description="done or failed.")
-    score: float | None = Field(description="The tally of its probes' scores; none when it failed.")
+    state: str = Field(description="done, failed, or stopped by racing.")
+    score: float | None = Field(description="The tally of its probes' scores; none unless it is done.")
+    estimate: float | None = Field(default=None, description="What a stopped one would score.")
+    standard_error: float | None = Field(default=None, description="Of the estimate.")
     seconds: float | None
-    reason: str | None = Field(description="Why it failed.")
+    reason: str | None = Field(description="Why it failed or was stopped.")
     began: datetime | None = None
     ended: datetime | None = None
     weights: BlockWeights = Field(description="Block name -> alpha; merged = (1 - alpha) A + alpha B.")
+    slopes: BlockWeights | None = Field(
+        default=None, description="Block name -> d score / d alpha; none where they were not computed."
+    )
 
 
 class TrialTable(BaseModel):
@@ -56,17 +61,21 @@ def blocks_in(trials: Sequence[TrialRow]) -> list[str]:
 
 
 def trials_csv(table: TrialTable) -> str:
-    """Columns number, kind, state, score, seconds, reason, then one by the name of each block.
+    """Columns number, kind, state, score, estimate, standard_error, seconds and reason, then one a block.
 
-    Numbers are written so that they come back to the bit; what a trial has not is left empty. A text that a
-    spreadsheet would take for a formula has a `'` before it.
+    Where trials have slopes, a column `slope IN00` and so on for each block follows. Numbers are written so
+    that they come back to the bit; what a trial has not is left empty. A text that a spreadsheet would take
+    for a formula has a `'` before it.
     """
     out = io.StringIO()
-    columns = ["number", "kind", "state", "score", "seconds", "reason"]
-    writer = csv.DictWriter(out, [*columns, *table.blocks], lineterminator="\n")
+    columns = ["number", "kind", "state", "score", "estimate", "standard_error", "seconds", "reason"]
+    sloped = any(trial.slopes for trial in table.trials)
+    slopes = {block: f"slope {block}" for block in table.blocks} if sloped else {}
+    writer = csv.DictWriter(out, [*columns, *table.blocks, *slopes.values()], lineterminator="\n")
     writer.writeheader()
     for trial in table.trials:
-        writer.writerow({**{name: cell(getattr(trial, name)) for name in columns}, **trial.weights})
+        own = {slopes[block]: slope for block, slope in (trial.slopes or {}).items()}
+        writer.writerow({**{name: cell(getattr(trial, name)) for name in columns}, **trial.weights, **own})
     return out.getvalue()
 
 

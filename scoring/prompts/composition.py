@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 _AND = re.compile(r"\bAND\b")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
+_NUMBER = re.compile(r"[+-]?([0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 
 
 @dataclass(frozen=True)

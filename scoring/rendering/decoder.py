@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from scoring.errors import TrialFailed
 from scoring.rendering.components import Components, dtype_name
@@ -15,6 +16,8 @@ from scoring.rendering.memory import DoesNotFit, Kind, Memory, halves
 
 # Decoding needs far more memory an image than denoising: four images of 512x512 at once.
 _PIXELS_AT_ONCE = 4 * 512 * 512
+# With what a backward pass needs of them, which it computes anew, a quarter.
+_PIXELS_AT_ONCE_BACKWARD = 512 * 512
 # In latents. Smaller tiles see too little of the image to have its colours.
 _SMALLEST_TILE = 16
 
@@ -38,14 +41,21 @@ class Decoder:
     def decode(self, latents: Tensor, names: list[str]) -> Tensor:
         """Latents (N, 4, h, w) of the images called `names` to images (N, 3, H, W), float32 in [0, 1].
 
-        The latents must be finite. Raises TrialFailed when the VAE makes NaN of them in float32 too, and
-        when a single image does not fit the memory.
+        The latents must be finite. Where they carry a gradient, a backward pass decodes again part by part,
+        so that it takes the memory of one part. Raises TrialFailed when the VAE makes NaN of them in float32
+        too, and when a single image does not fit the memory.
         """
-        at_once = max(1, _PIXELS_AT_ONCE // (latents.shape[-1] * latents.shape[-2] * self._factor**2))
+        pixels = _PIXELS_AT_ONCE_BACKWARD if _backward(latents) else _PIXELS_AT_ONCE
+        at_once = max(1, pixels // (latents.shape[-1] * latents.shape[-2] * self._factor**2))
         starts = range(0, len(names), at_once)
-        return torch.cat(
+        dtype = self._vae.dtype
+        images = torch.cat(
             [self._part(latents[start : start + at_once], names[start : start + at_once]) for start in starts]
         )
+        if _backward(latents) and self._vae.dtype != dtype:
+            # It would decode the parts before in another dtype than they were.
+            return self.decode(latents, names)
+        return images
 
     def _part(self, latents: Tensor, names: list[str]) -> Tensor:
         height, width = latents.shape[-2:]
@@ -74,19 +84,27 @@ class Decoder:
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
     def _finite(self, latents: Tensor, names: list[str], tile: int | None) -> Tensor:
-        images = self._decoded(latents, tile)
+        images = self._decode(latents, tile)
         broken = first_not_finite(images, names)
         if broken is not None and self._vae.dtype in (torch.float16, torch.bfloat16):
             dtype = dtype_name(self._vae.dtype)
             self._note(f"the VAE made NaN of {broken} in {dtype}; from now on it runs in float32")
             self._vae.float()
-            images = self._decoded(latents, tile)
+            images = self._decode(latents, tile)
             broken = first_not_finite(images, names)
         if broken is not None:
             raise TrialFailed(
                 f"the VAE made NaN of the finite latents of {broken}, in float32; "
                 "its weights are broken or belong to another kind of model: take a model with a sound VAE"
             )
+        return images
+
+    def _decode(self, latents: Tensor, tile: int | None) -> Tensor:
+        if not _backward(latents):
+            return self._decoded(latents, tile)
+        images: Tensor = checkpoint(
+            self._decoded, latents, tile, use_reentrant=False, preserve_rng_state=False
+        )
         return images
 
     def _decoded(self, latents: Tensor, tile: int | None) -> Tensor:
@@ -98,6 +116,10 @@ class Decoder:
         self._vae.tile_latent_min_size, self._vae.tile_sample_min_size = tile, tile * self._factor
         tiled: Tensor = self._vae.tiled_decode(scaled).sample
         return tiled
+
+
+def _backward(latents: Tensor) -> bool:
+    return torch.is_grad_enabled() and latents.requires_grad
 
 
 def tile_sizes(height: int, width: int) -> Iterator[int]:

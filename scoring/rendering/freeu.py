@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,13 +17,22 @@ from torch import Tensor
 from scoring.probes import FreeU, FreeUStage
 
 
+class SetDone(Protocol):
+    """What `freeu` is told before every evaluation of the UNet."""
+
+    def __call__(self, done: float, steps: int | None = None) -> None:
+        """done: the share of the steps that is done, 0 for the first; 1 and more lies behind every schedule.
+        steps: how many are the whole; with it the schedule begins and ends on whole steps, rounded down, as
+        A1111's does.
+        """
+        ...
+
+
 @contextmanager
-def freeu(unet: Any, settings: FreeU | None, steps: int | None = None) -> Iterator[Callable[[float], None]]:
+def freeu(unet: Any, settings: FreeU | None) -> Iterator[SetDone]:
     """Within it the decoder of `unet` (a diffusers UNet2DConditionModel) applies FreeU.
 
-    Call what is yielded with the share of the steps that is done (0 for the first) before every evaluation;
-    1 and more lies behind every schedule. steps: how many steps are the whole; with it the schedule begins
-    and ends on whole steps, rounded down, as A1111's does. None as settings changes nothing.
+    Call what is yielded before every evaluation. None as settings changes nothing.
 
     `settings.stages[i]` applies where the features that a ResNet of the decoder takes from the one before
     have the i-th largest of the widths that such features have: 1280, 640 and 320 channels in SD1, SD2 and
@@ -41,7 +50,7 @@ def freeu(unet: Any, settings: FreeU | None, steps: int | None = None) -> Iterat
     _check_compiled(unet)
     ratio = 0.0
 
-    def set_done(done: float) -> None:
+    def set_done(done: float, steps: int | None = None) -> None:
         nonlocal ratio
         ratio = schedule_ratio(done, settings, steps)
 
@@ -62,7 +71,7 @@ def _check_compiled(unet: Any) -> None:
         )
 
 
-def _nothing(_done: float) -> None:
+def _nothing(done: float, steps: int | None = None) -> None:  # noqa: ARG001
     return None
 
 

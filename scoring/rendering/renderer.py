@@ -7,7 +7,8 @@ only once, and can be differentiated: nothing here turns gradients off, the call
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from scoring.rendering.components import Components, dtype_name
 from scoring.rendering.conditioning import Conditioner
 from scoring.rendering.decoder import Decoder
 from scoring.rendering.denoiser import BetweenSteps, Denoiser, Guidance
-from scoring.rendering.freeu import freeu
+from scoring.rendering.freeu import SetDone, freeu
 from scoring.rendering.hires import Size, enlarge
 from scoring.rendering.images import check_images, first_not_finite
 from scoring.rendering.memory import Kind, Memory, halves
@@ -31,6 +32,18 @@ from scoring.rendering.sampling.levels import NoiseLevels
 from scoring.rendering.sampling.plan import plan
 
 log = logging.getLogger(__name__)
+
+Differentiate = Callable[[list[int], Tensor], None]
+"""What is done with the images (n, 3, H, W) of some probes, by their indices, while their graph lives."""
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """What happens around every evaluation of the UNet; see `Denoiser` and `freeu`."""
+
+    set_done: SetDone
+    between_steps: BetweenSteps | None
+    checkpointed: bool
 
 
 class Renderer:
@@ -87,6 +100,7 @@ class Renderer:
         probes: Sequence[Probe],
         only: Collection[int] | None = None,
         between_steps: BetweenSteps | None = None,
+        differentiate: Differentiate | None = None,
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Renders `probes` batch by batch: their indices and images (n, 3, H, W), float32 in [0, 1].
 
@@ -96,6 +110,10 @@ class Renderer:
         that was cut short goes on to the bit. A batch that does not fit the memory is cut in halves, which
         are the same every time too. between_steps: what it raises passes through and loses
         the batch; the next call renders as if nothing had happened.
+        differentiate: called with every batch in the caller's grad mode, for a backward pass that needs the
+        memory of one evaluation of the UNet, since it evaluates each again. A batch that does not fit with
+        it is cut in halves too, and `differentiate` is called with each; what is yielded has no graph. In
+        grad mode without it the images keep a graph of all steps.
         Raises InputError before anything is rendered for a size that the VAE can't make, a prompt that can't
         be encoded, or too large a `clip_skip`; while rendering, TrialFailed, naming the probe, where the UNet
         or the VAE makes NaN, and for an image that is black, of one colour, or too large for the memory.
@@ -103,7 +121,9 @@ class Renderer:
         self.encode(probes)
         wanted = set(range(len(probes)) if only is None else only)
         batches = _batches([self._common(probe) for probe in probes], self.max_batch)
-        return chain.from_iterable(self._batch(probes, batch, wanted, between_steps) for batch in batches)
+        return chain.from_iterable(
+            self._batch(probes, batch, wanted, between_steps, differentiate) for batch in batches
+        )
 
     def _batch(
         self,
@@ -111,36 +131,44 @@ class Renderer:
         indices: list[int],
         wanted: set[int],
         between_steps: BetweenSteps | None,
+        differentiate: Differentiate | None,
     ) -> Iterator[tuple[list[int], Tensor]]:
         """A batch at once or, where the memory is too small for it, in halves of halves."""
         if wanted.isdisjoint(indices):
             return
         batch = [probes[i] for i in indices]
         names = [probe_name(i, probes[i]) for i in indices]
-        images = self.memory.attempt(
-            self.kind(batch[0]), names, lambda: self._images(batch, names, between_steps)
-        )
-        if images is None:
-            for half in halves(indices):
-                yield from self._batch(probes, half, wanted, between_steps)
-            return
-        check_images(images, names)
-        yield indices, images
+        kind = self.kind(batch[0])
+        if differentiate is not None:
+            kind = kind._replace(doing="differentiate")
 
-    def _images(self, batch: Sequence[Probe], names: list[str], between_steps: BetweenSteps | None) -> Tensor:
+        def work() -> Tensor:
+            with freeu(self._unet, batch[0].freeu) as set_done:
+                around = _Calls(set_done, between_steps, checkpointed=differentiate is not None)
+                images = self._images(batch, names, around)
+                check_images(images, names)
+                if differentiate is None:
+                    return images
+                differentiate(indices, images)
+                return images.detach()
+
+        images = self.memory.attempt(kind, names, work)
+        if images is not None:
+            yield indices, images
+            return
+        for half in halves(indices):
+            yield from self._batch(probes, half, wanted, between_steps, differentiate)
+
+    def _images(self, batch: Sequence[Probe], names: list[str], around: _Calls) -> Tensor:
         latents: Tensor | None = None
         for runs in zip(*(self._runs(probe) for probe in batch), strict=True):
-            latents = self._denoised(batch, runs, latents, between_steps)
+            latents = self._denoised(batch, runs, latents, around)
             self._check_latents(latents, names)
         assert latents is not None, "every probe has a first pass"
         return self._decoder.decode(latents, names)
 
     def _denoised(
-        self,
-        batch: Sequence[Probe],
-        runs: Sequence[Pass],
-        first: Tensor | None,
-        between_steps: BetweenSteps | None,
+        self, batch: Sequence[Probe], runs: Sequence[Pass], first: Tensor | None, around: _Calls
     ) -> Tensor:
         """Latents (N, 4, h, w) of images, float32: what a pass makes of noise or of the `first` pass."""
         probe, run = batch[0], runs[0]
@@ -157,19 +185,19 @@ class Renderer:
             larger = enlarge(first, Size(probe.width, probe.height), probe.hires, self._factor)
             x = way.begin(noise.first(), larger)
         added = way.noise(noise.next, noise.seeds(), noise.seeded(), x)
-        with freeu(self._unet, probe.freeu, run.steps) as set_done:
-            denoiser = Denoiser(
-                self._unet,
-                way.t_of,
-                self.components.prediction_type,
-                self._text.batch(runs, self._unet.dtype),
-                Guidance(probe.thresholding, probe.cfg_rescale, of_noise=way.sampler.kind == "timesteps"),
-                calls=run.calls,
-                # A1111's extension goes on counting in the second pass.
-                begin_call=lambda call: set_done(((run.earlier_calls or 0) + call) / run.steps),
-                between_steps=between_steps,
-            )
-            return way.sample(denoiser, x, added)
+        denoiser = Denoiser(
+            self._unet,
+            way.t_of,
+            self.components.prediction_type,
+            self._text.batch(runs, self._unet.dtype),
+            Guidance(probe.thresholding, probe.cfg_rescale, of_noise=way.sampler.kind == "timesteps"),
+            calls=run.calls,
+            # A1111's extension goes on counting in the second pass.
+            begin_call=lambda call: around.set_done(((run.earlier_calls or 0) + call) / run.steps, run.steps),
+            between_steps=around.between_steps,
+            checkpointed=around.checkpointed,
+        )
+        return way.sample(denoiser, x, added)
 
     def _check_latents(self, latents: Tensor, names: list[str]) -> None:
         broken = first_not_finite(latents, names)

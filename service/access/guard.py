@@ -89,7 +89,7 @@ class Guard:
             answer = problem(503, "Database not available", "who asks can't be checked now; try again")
             await _answer(answer, scope, receive, send)
             return
-        set_identity(scope, shown and shown.identity)
+        set_identity(scope, None if shown is None else shown.identity)
         if shown is not None:
             send = self._audited(connection, shown.identity, send)
         if shown is None or not shown.kind:

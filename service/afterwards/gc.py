@@ -115,7 +115,7 @@ def given_up(images: str, node: NodeRecord, trials: Sequence[TrialRecord]) -> Co
     if images in ("all", "none"):
         return [] if images == "all" else [trial.id for trial in trials]
     searched = [trial for trial in trials if trial.kind is TrialKind.SEARCH]
-    done = [trial for trial in searched if trial.state is TrialState.DONE]
+    done = [trial for trial in searched if trial.state is TrialState.DONE and trial.may_win]
     best = sorted(done, key=lambda trial: (-(trial.score or 0.0), trial.number))
     kept = {trial.id for trial in best[: int(images.removeprefix("best-"))]}
     baselines = len(BASELINES) if node.kind is NodeKind.MERGE else 0

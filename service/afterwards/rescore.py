@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from optimizer.trial import score_images
+from optimizer.rendered import score_images
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
 from scoring.rendering.images import from_pil

@@ -6,7 +6,7 @@ Nothing is rendered and nothing is stored; the numbers are those that every imag
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -152,7 +152,8 @@ def _retally(
     before: dict[int, float] = {}
     after: dict[int, float] = {}
     not_counted: list[NotCounted] = []
-    for trial in store.trials(node.id, kinds=[TrialKind.SEARCH]):
+    trials = store.trials(node.id, kinds=[TrialKind.SEARCH])
+    for trial in trials:
         if trial.score is not None:
             before[trial.number] = trial.score
         try:
@@ -161,14 +162,16 @@ def _retally(
             after[trial.number] = tally(name, probe_scores(rendered, len(plan.probes), specs, scale))
         except InputError as error:
             not_counted.append(NotCounted(number=trial.number, reason=str(error)))
-    best = [_retallied(number, before, after) for number in _best_first(after)[:SHOWN]]
+    may_win = {trial.number for trial in trials if trial.may_win}
+    best = [_retallied(number, before, after) for number in _best_first(after, may_win)[:SHOWN]]
+    best_before = _best_first(before, may_win)
     return NodeRetally(
         node=node.name,
         tally=name,
         weights={spec.scorer: spec.weight for spec in specs},
         counted=len(after),
         not_counted=not_counted,
-        best_before=_retallied(_best_first(before)[0], before, after) if before else None,
+        best_before=_retallied(best_before[0], before, after) if best_before else None,
         best_after=best[0] if best else None,
         rank_correlation=_rank_correlation([before[number] for number in after], list(after.values())),
         best=best,
@@ -178,13 +181,13 @@ def _retally(
 def _check_done(trial: TrialRecord) -> None:
     if trial.state is not TrialState.DONE:
         raise InputError(
-            f"it {trial.state}: {trial.reason}" if trial.reason else f"it is {trial.state.value}"
+            f"it {trial.state.value}: {trial.reason}" if trial.reason else f"it is {trial.state.value}"
         )
 
 
-def _best_first(scores: Mapping[int, float]) -> list[int]:
-    """Trial numbers by score, the earliest of equals first."""
-    return sorted(scores, key=lambda number: (-scores[number], number))
+def _best_first(scores: Mapping[int, float], among: Collection[int]) -> list[int]:
+    """Those of the trial numbers `among` that have a score, by it, the earliest of equals first."""
+    return sorted(scores.keys() & among, key=lambda number: (-scores[number], number))
 
 
 def _retallied(number: int, before: Mapping[int, float], after: Mapping[int, float]) -> Retallied:

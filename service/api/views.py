@@ -32,8 +32,15 @@ class TrialView(BaseModel):
     number: int
     state: TrialState
     weights: dict[str, float]
+    slopes: dict[str, float] | None = Field(
+        description="d score / d weight by block; none where they were not computed (docs/search.md)."
+    )
     score: float | None
-    reason: str | None = Field(description="Why it failed.")
+    may_win: bool = Field(description="False for a baseline outside search.space: it is only to be beaten.")
+    estimate: float | None = Field(description="What one that racing stopped would score; it has no score.")
+    standard_error: float | None = Field(description="Of the estimate.")
+    probes_seen: int | None = Field(description="How many of the probes a stopped trial was judged on.")
+    reason: str | None = Field(description="Why it failed or was stopped.")
     seconds: float | None
     timings: dict[str, float] | None = Field(description="Seconds per stage.")
     means: dict[str, float] | None = Field(

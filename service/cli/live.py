@@ -86,7 +86,7 @@ def _tree(nodes: list[dict[str, Any]]) -> Table:
             node["a"] or ("all leaves" if node["kind"] == "average" else ""),
             node["b"] or "",
             Text(node["state"], STYLES.get(node["state"], "dim")),
-            f"{node['trials_done'] + node['trials_failed']}/{node['trials_planned']}",
+            f"{_ended(node)}/{node['trials_planned']}",
             _number(best),
             _signed(node["gain"]),
             _signed(node["heldout_gain"]),
@@ -115,7 +115,7 @@ def _signed(value: float | None) -> Text:
 
 
 def _node(node: dict[str, Any]) -> RenderableType:
-    ended = node["trials_done"] + node["trials_failed"]
+    ended = _ended(node)
     planned = node["trials_planned"]
     inputs = f"{node['a']} + {node['b']}" if node["b"] else node["a"] or "all leaves"
     lines: list[RenderableType] = [
@@ -139,12 +139,19 @@ def _node(node: dict[str, Any]) -> RenderableType:
     return Group(*lines)
 
 
+def _ended(node: dict[str, Any]) -> int:
+    return int(node["trials_done"] + node["trials_failed"] + node["trials_stopped"])
+
+
 def _pace(node: dict[str, Any], ended: int) -> str:
     parts = [f"trial {ended} of {node['trials_planned']}"]
     if node["votes"] and node["votes"]["needed"]:
         parts.append(f"{node['votes']['there']} of {node['votes']['needed']} votes")
     if node["trials_failed"]:
         parts.append(f"{node['trials_failed']} failed")
+    if node["trials_stopped"]:
+        noise = f" (probe noise {node['probe_noise']:.2g})"
+        parts.append(f"{node['trials_stopped']} stopped early{noise}")
     if node["trials_warned"]:
         parts.append(f"{node['trials_warned']} to be looked at")
     if node["best"]:

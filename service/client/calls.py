@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         TrialView,
     )
     from service.db.access import AuditRecord, TokenRecord
+    from service.db.records import WorkerRecord
     from service.progress import JobProgress
 
 T = TypeVar("T")
@@ -225,6 +226,13 @@ def models() -> Call[list[ModelView]]:
     from service.api.views import ModelView
 
     return Call("GET", "/api/v1/models", list[ModelView])
+
+
+def workers() -> Call[list[WorkerRecord]]:
+    """The workers that live, and what each is at."""
+    from service.db.records import WorkerRecord
+
+    return Call("GET", "/api/v1/workers", list[WorkerRecord])
 
 
 def model(name: str) -> Call[Inspection]:

@@ -102,6 +102,7 @@ class Client:
     export = _one(calls.export)
     gc = _one(calls.gc)
     models = _one(calls.models)
+    workers = _one(calls.workers)
     model = _one(calls.model)
     tokens = _one(calls.tokens)
     make_token = _one(calls.make_token)

@@ -87,9 +87,10 @@
     };
 
     const fill = async () => {
-      if (!state.voting) return;
+      if (!state.voting) return false;
+      const asked = route();
       const found = await ask(route(`/next?count=${AHEAD}&voter=${encodeURIComponent(voter)}`));
-      state.voting = found.voting.waits ? found.voting : null;
+      if (!state.voting || route() !== asked) return false;
       const known = new Set(state.queue.map(same));
       if (state.shown) known.add(same(state.shown));
       for (const next of found.pairs) {
@@ -99,15 +100,17 @@
       }
       // Nothing but what was judged already: it is asked again rather than nothing.
       if (!state.shown && !state.queue.length) state.queue.push(...found.pairs);
+      return found.voting.waits;
     };
 
     const advance = async () => {
       state.shown = state.queue.shift() || null;
       draw();
       if (state.queue.length >= AHEAD - 1) return;
-      await fill();
-      if (!state.shown) state.shown = state.queue.shift() || null;
-      if (!state.voting) await look();
+      // The next pair is on the screen already: an answer to it must not wait for the one after it.
+      if (state.shown) { fill().catch(() => {}); return; }
+      if (!(await fill())) { await look(); return; }
+      state.shown = state.queue.shift() || null;
       draw();
     };
 

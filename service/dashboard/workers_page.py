@@ -32,8 +32,8 @@ def _show(box: ui.element, workers: list[WorkerRecord]) -> None:
             with panel():
                 empty(
                     "No worker lives",
-                    "A worker renders and judges what jobs need. `autombw serve` brings one; `autombw worker` "
-                    "starts another, on any machine that reaches the database and the models.",
+                    "A worker renders and judges what jobs need. `autombw serve` brings one; `autombw "
+                    "worker` starts another, on any machine that reaches the database and the models.",
                     "memory",
                 )
         for worker in workers:

@@ -107,7 +107,7 @@ class FiguresStore(Database):
             workers=[_live(worker, now) for worker in workers],
         )
 
-    def workers(self) -> list[LiveWorker]:
+    def live_workers(self) -> list[LiveWorker]:
         """The workers that have a row, with how long each has been silent."""
         now = time.time()
         with self._read() as session:

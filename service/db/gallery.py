@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 
@@ -60,7 +61,8 @@ class GalleryStore(Database):
         page = page.order_by(Render.trial_id.desc(), Render.probe).limit(limit)
         names = list(GalleryRender.model_fields)
         with self._read() as session:
-            return [GalleryRender(**dict(zip(names, row, strict=True))) for row in session.execute(page)]
+            rows = session.execute(page)
+            return [GalleryRender.model_validate(dict(zip(names, row, strict=True))) for row in rows]
 
     def gallery_size(self, wanted: Wanted) -> int:
         """How many renders are wanted in all."""
@@ -68,9 +70,9 @@ class GalleryStore(Database):
             return session.scalar(_wanted(wanted, func.count())) or 0
 
 
-def _wanted(wanted: Wanted, *columns: ColumnElement[object] | object) -> Select[tuple[object, ...]]:
-    found = (
-        select(*columns)  # type: ignore[call-overload]
+def _wanted(wanted: Wanted, *columns: Any) -> Select[Any]:
+    found: Select[Any] = (
+        select(*columns)
         .select_from(Render)
         .join(Trial, Trial.id == Render.trial_id)
         .join(Node, Node.id == Trial.node_id)

@@ -141,9 +141,12 @@ class Node(Base):
 class Trial(Base):
     """One set of block weights of a node with its score (the tally); no score unless it is done.
 
-    `means` are the raw numbers of every scorer in the mean over the probes, and `warnings` what the watch
-    says (scoring/watch.py), as it ended; no warnings are NULL. A score that people have a part in is written
-    anew whenever votes are counted.
+    `may_win` is false for what is only to be beaten: a baseline outside of the space that is searched. A
+    stopped trial has instead of a score an `estimate` of it with its `standard_error`, from `probes_seen` of
+    the node's probes (optimizer/racing.py). `slopes` are d score / d weight by block, where they were
+    computed: the mean of the renders' shares (optimizer/slopes.py). `means` are the raw numbers of every
+    scorer in the mean over the probes, and `warnings` what the watch says (scoring/watch.py), as it ended;
+    none are NULL. A score that people have a part in is written anew whenever votes are counted.
     """
 
     __tablename__ = "trials"
@@ -159,7 +162,13 @@ class Trial(Base):
     number: Mapped[int]
     state: Mapped[TrialState] = mapped_column(state_column(TrialState), default=TrialState.OPEN)
     weights: Mapped[dict[str, Any]]
+    slopes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     score: Mapped[float | None]
+    may_win: Mapped[bool] = mapped_column(default=True)
+    estimate: Mapped[float | None]
+    standard_error: Mapped[float | None]
+    probes_seen: Mapped[int | None]
+    probe_noise: Mapped[float | None]
     reason: Mapped[str | None]
     seconds: Mapped[float | None]
     timings: Mapped[dict[str, Any] | None]
@@ -170,7 +179,10 @@ class Trial(Base):
 
 
 class Render(Base):
-    """One probe rendered under one trial; the image lies under its sha256 until it is collected."""
+    """One probe rendered under one trial; the image lies under its sha256 until it is collected.
+
+    `slopes` is its share of the slopes of the batch that it was rendered in.
+    """
 
     __tablename__ = "renders"
     __table_args__ = (UniqueConstraint("trial_id", "probe"),)
@@ -180,6 +192,7 @@ class Render(Base):
     probe: Mapped[int]
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     seconds: Mapped[float]
+    slopes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     state: Mapped[RenderState] = mapped_column(state_column(RenderState), default=RenderState.STORED)
     created_at: Mapped[float] = mapped_column(default=time.time)
 

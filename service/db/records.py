@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from optimizer.racing import Estimate
 from service.db.states import (
     JobState,
     NodeKind,
@@ -72,7 +73,13 @@ class TrialRecord(Record):
     number: int
     state: TrialState
     weights: dict[str, float]
+    slopes: dict[str, float] | None
     score: float | None
+    may_win: bool
+    estimate: float | None
+    standard_error: float | None
+    probes_seen: int | None
+    probe_noise: float | None
     reason: str | None
     seconds: float | None
     timings: dict[str, float] | None
@@ -82,12 +89,33 @@ class TrialRecord(Record):
     ended_at: datetime | None
 
 
+class EndedTrial(Record):
+    """A search trial that ended, as the search needs it: with a score, an estimate, or neither."""
+
+    number: int
+    weights: dict[str, float]
+    slopes: dict[str, float] | None
+    score: float | None
+    estimate: float | None
+    standard_error: float | None
+    probes_seen: int | None
+    probe_noise: float | None
+    seconds: float | None
+
+    @property
+    def expected(self) -> Estimate | None:
+        """What one that racing stopped would have scored."""
+        told = (self.estimate, self.standard_error, self.probes_seen, self.probe_noise)
+        return None if None in told else Estimate(*told)  # type: ignore[arg-type]
+
+
 class RenderRecord(Record):
     probe: int
     sha256: str
     seconds: float
     state: RenderState
     scores: dict[str, float]
+    slopes: dict[str, float] | None = None
 
 
 class VoteRecord(Record):
@@ -208,21 +236,25 @@ class NewJob:
 
 @dataclass(frozen=True)
 class NewRender:
-    """A stored image (by hash) and each scorer's raw number for it."""
+    """A stored image (by hash), each scorer's raw number for it, and its share of its batch's slopes."""
 
     probe: int
     sha256: str
     seconds: float
     scores: dict[str, float]
+    slopes: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
 class Looks:
     """What is told of a trial beside its score. means: scorer -> raw number in the mean over the probes;
-    warnings: of the watch, in words."""
+    warnings: of the watch, in words; may_win: False for what is only to be beaten;
+    slopes: d score / d weight by block, where they were computed."""
 
     means: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    may_win: bool = True
+    slopes: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

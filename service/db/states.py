@@ -42,6 +42,7 @@ class TrialState(StrEnum):
     OPEN = "open"
     WAITING = "waiting"  # rendered, for votes
     DONE = "done"
+    STOPPED = "stopped"  # by racing, before all probes were rendered: an estimate and no score
     FAILED = "failed"
     CANCELLED = "cancelled"
 
@@ -133,13 +134,23 @@ NODE_MOVES: Mapping[NodeState, frozenset[NodeState]] = {
 
 TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
     TrialState.OPEN: frozenset(
-        {TrialState.WAITING, TrialState.DONE, TrialState.FAILED, TrialState.CANCELLED}
+        {
+            TrialState.WAITING,
+            TrialState.DONE,
+            TrialState.STOPPED,
+            TrialState.FAILED,
+            TrialState.CANCELLED,
+        }
     ),
     TrialState.WAITING: frozenset({TrialState.DONE, TrialState.CANCELLED}),
     TrialState.DONE: frozenset(),
+    TrialState.STOPPED: frozenset(),
     TrialState.FAILED: frozenset(),
     TrialState.CANCELLED: frozenset(),
 }
+
+TRIAL_ENDED = (TrialState.DONE, TrialState.FAILED, TrialState.STOPPED)
+"""States of a trial that counts in the search."""
 
 RENDER_MOVES: Mapping[RenderState, frozenset[RenderState]] = {
     RenderState.STORED: frozenset({RenderState.COLLECTED}),

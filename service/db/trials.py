@@ -9,10 +9,19 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import ColumnElement, Select, func, insert, select
 from sqlalchemy.orm import Session
 
+from optimizer.racing import Estimate
 from service.db.database import Database, leased_node, move_trial, record
 from service.db.models import Node, Render, Score, Trial
-from service.db.records import Lease, Looks, NewRender, NodeRender, RenderRecord, TrialRecord
-from service.db.states import TrialKind, TrialState
+from service.db.records import (
+    EndedTrial,
+    Lease,
+    Looks,
+    NewRender,
+    NodeRender,
+    RenderRecord,
+    TrialRecord,
+)
+from service.db.states import TRIAL_ENDED, TrialKind, TrialState
 from service.errors import NotFound
 
 NOTHING_SEEN = Looks()
@@ -73,22 +82,27 @@ class TrialStore(Database):
         with self._read() as session:
             return [TrialRecord.model_validate(trial) for trial in session.scalars(wanted)]
 
-    def ended_trials(self, node_id: int) -> list[tuple[int, dict[str, float], float | None, float]]:
-        """(number, weights, score or None, seconds) of every search trial that ended, by number."""
+    def ended_trials(self, node_id: int) -> list[EndedTrial]:
+        """Every search trial that ended, by number."""
+        columns = [getattr(Trial, name) for name in EndedTrial.model_fields]
         wanted = (
-            select(Trial.number, Trial.weights, Trial.score, Trial.seconds)
+            select(*columns)
             .where(Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH)
-            .where(Trial.state.in_([TrialState.DONE, TrialState.FAILED]))
+            .where(Trial.state.in_(TRIAL_ENDED))
             .order_by(Trial.number)
         )
         with self._read() as session:
-            return [(n, dict(w), score, seconds or 0.0) for n, w, score, seconds in session.execute(wanted)]
+            return [EndedTrial.model_validate(row) for row in session.execute(wanted)]
 
     def best_trial(self, node_id: int) -> TrialRecord | None:
-        """The search trial of the highest score, the earliest of equals; None before one is done."""
+        """The search trial of the highest score that may win, the earliest of equals; None before one is.
+
+        What is only estimated never is.
+        """
         wanted = (
             select(Trial)
             .where(Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH, Trial.state == TrialState.DONE)
+            .where(Trial.may_win)
             .order_by(Trial.score.desc(), Trial.number)
             .limit(1)
         )
@@ -114,12 +128,23 @@ class TrialStore(Database):
         with self._read() as session:
             return session.execute(wanted).scalar_one()
 
-    def render_totals(self, node_id: int) -> tuple[int, float]:
-        """(number of renders, seconds they took) over all trials of a node."""
+    def probe_noise(self, node_id: int) -> float | None:
+        """What racing measured last of a node: how far a probe's difference to the best trial strays."""
+        wanted = (
+            select(Trial.probe_noise)
+            .where(Trial.node_id == node_id, Trial.probe_noise.is_not(None))
+            .order_by(Trial.number.desc())
+            .limit(1)
+        )
+        with self._read() as session:
+            return session.execute(wanted).scalar_one_or_none()
+
+    def render_totals(self, node_id: int, after: int = -1) -> tuple[int, float]:
+        """(number of renders, seconds they took) over all trials of a node after number `after`."""
         wanted = (
             select(func.count(), func.coalesce(func.sum(Render.seconds), 0.0))
             .join(Trial, Trial.id == Render.trial_id)
-            .where(Trial.node_id == node_id)
+            .where(Trial.node_id == node_id, Trial.number > after)
         )
         with self._read() as session:
             count, seconds = session.execute(wanted).one()
@@ -184,6 +209,28 @@ class TrialStore(Database):
             move_trial(trial, TrialState.DONE)
             trial.score, trial.seconds, trial.timings = score, seconds, dict(timings)
             trial.means, trial.warnings = dict(looks.means) or None, list(looks.warnings) or None
+            trial.may_win = looks.may_win
+            trial.slopes = None if looks.slopes is None else dict(looks.slopes)
+            node.failed_in_row = 0
+            _record_end(session, node, trial)
+
+    def stop_trial(
+        self,
+        lease: Lease,
+        trial_id: int,
+        seconds: float,
+        timings: Mapping[str, float],
+        *,
+        found: Estimate,
+        reason: str,
+    ) -> None:
+        """End a trial that fell behind, with what it is expected to score. Raises LeaseLost."""
+        with self._write() as session:
+            node, trial = leased_node(session, lease), session.get_one(Trial, trial_id)
+            move_trial(trial, TrialState.STOPPED)
+            trial.estimate, trial.standard_error, trial.probes_seen = found.score, found.error, found.probes
+            trial.probe_noise = found.noise
+            trial.reason, trial.seconds, trial.timings = reason, seconds, dict(timings)
             node.failed_in_row = 0
             _record_end(session, node, trial)
 
@@ -212,7 +259,15 @@ class TrialStore(Database):
 def render_records(session: Session, *which: ColumnElement[bool]) -> dict[int, list[RenderRecord]]:
     """Trial id -> its renders by probe, for the trials of this condition."""
     wanted = (
-        select(Render.trial_id, Render.id, Render.probe, Render.sha256, Render.seconds, Render.state)
+        select(
+            Render.trial_id,
+            Render.id,
+            Render.probe,
+            Render.sha256,
+            Render.seconds,
+            Render.state,
+            Render.slopes,
+        )
         .join(Trial)
         .where(*which)
         .order_by(Render.probe)
@@ -222,10 +277,12 @@ def render_records(session: Session, *which: ColumnElement[bool]) -> dict[int, l
     for render_id, scorer, value in session.execute(scores):
         by_render[render_id][scorer] = value
     found: dict[int, list[RenderRecord]] = defaultdict(list)
-    for trial_id, render_id, probe, sha256, seconds, state in session.execute(wanted):
+    for trial_id, render_id, probe, sha256, seconds, state, slopes in session.execute(wanted):
         scored = by_render[render_id]
         found[trial_id].append(
-            RenderRecord(probe=probe, sha256=sha256, seconds=seconds, state=state, scores=scored)
+            RenderRecord(
+                probe=probe, sha256=sha256, seconds=seconds, state=state, scores=scored, slopes=slopes
+            )
         )
     return dict(found)
 
@@ -237,7 +294,14 @@ def _trial(node_id: int, kind: TrialKind, number: int) -> Select[Trial]:
 def _add_renders(session: Session, trial_id: int, renders: Sequence[NewRender]) -> None:
     now = time.time()
     rows = [
-        {"trial_id": trial_id, "probe": r.probe, "sha256": r.sha256, "seconds": r.seconds, "created_at": now}
+        {
+            "trial_id": trial_id,
+            "probe": r.probe,
+            "sha256": r.sha256,
+            "seconds": r.seconds,
+            "slopes": r.slopes,
+            "created_at": now,
+        }
         for r in renders
     ]
     inserted = session.execute(insert(Render).values(rows).returning(Render.probe, Render.id))

@@ -33,20 +33,14 @@ class WorkerStore(Database):
         with self._read() as session:
             rows = session.scalars(select(WorkerRow).order_by(WorkerRow.host, WorkerRow.pid)).all()
             return [
-                WorkerRecord(
-                    owner=row.owner,
-                    host=row.host,
-                    pid=row.pid,
-                    device=row.device,
-                    device_name=row.device_name,
-                    memory_used=row.memory_used,
-                    memory_total=row.memory_total,
-                    started_at=row.started_at,
-                    heartbeat_at=row.heartbeat_at,
-                    task=_task(session, row.owner),
+                WorkerRecord.model_validate(
+                    {**{name: getattr(row, name) for name in _OF_A_ROW}, "task": _task(session, row.owner)}
                 )
                 for row in rows
             ]
+
+
+_OF_A_ROW = WorkerRecord.model_fields.keys() - {"task"}
 
 
 def _task(session: Session, owner: str) -> WorkerTask | None:

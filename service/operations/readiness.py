@@ -81,7 +81,7 @@ class Readiness:
 
     def _worker(self) -> Iterator[str]:
         try:
-            silent = [worker.silent_seconds for worker in self._store.workers()]
+            silent = [worker.silent_seconds for worker in self._store.live_workers()]
             working = self._store.has_live_lease()
         except SQLAlchemyError:
             return  # the database is missing, and that is said

@@ -16,18 +16,18 @@ from scoring.reward import Scale
 from scoring.scorers.base import ScorerSpec
 from scoring.scorers.cards import is_voted
 from service.afterwards.retally import probe_scores
+from service.confidence import Gain, paired_gain, prompt_groups
 from service.db.records import JobRecord, NodeRecord, RenderRecord, TrialRecord
-from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind, TrialState
+from service.db.states import TRIAL_ENDED, NodeKind, TrialKind, TrialState
 from service.db.store import Store
 from service.db.tree import final_node
 from service.jobs import NodePlan
 from service.progress import input_names
-from service.report.confidence import Gain, paired_gain
 from service.report.plot import Search
-from service.results import BASELINE_NAMES, comparable, winner_warnings
+from service.results import comparable, compared_trials, winner_warnings
 from service.scale import scale_of
 
-STAGES = ("propose", "merge", "render", "score")
+STAGES = ("propose", "merge", "render", "score", "slope")
 
 Role = Literal["a", "b", "uniform", "leaf", "average", "winner"]
 
@@ -74,7 +74,7 @@ class Comparison:
         """The winner above a rival, over the probes; None where a score is missing."""
         if rival is None or not rival.scores or not self.winner.scores:
             return None
-        return paired_gain(self.winner.scores, rival.scores, self.tally)
+        return paired_gain(self.winner.scores, rival.scores, self.tally, prompt_groups(self.probes))
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _node_report(
         node=node,
         a=a or "?",
         b=b or "?",
-        done=sum(trial.state in (TrialState.DONE, TrialState.FAILED) for trial in searched),
+        done=sum(trial.state in TRIAL_ENDED for trial in searched),
         planned=int(node.plan["search"]["trials"]) if node.kind is NodeKind.MERGE else 1,
         best=store.best_trial(node.id),
         comparison=comparison,
@@ -211,11 +211,7 @@ def _comparison(store: Store, node: NodeRecord, names: tuple[str, str]) -> Compa
     best = store.best_trial(node.id)
     if best is None:
         return None
-    numbers = {kind: best.number if kind is TrialKind.HELDOUT_WINNER else 0 for kind in HELDOUT_KINDS}
-    heldout = [store.find_trial(node.id, kind, number) for kind, number in numbers.items()]
-    searched = [store.find_trial(node.id, TrialKind.SEARCH, i) for i in range(len(BASELINE_NAMES))]
-    is_heldout = all(trial is not None and trial.score is not None for trial in heldout)
-    trials = heldout if is_heldout else [*searched, best]
+    is_heldout, trials = compared_trials(store, node, best)
     judge = _judge(store, node, heldout=is_heldout)
     roles: tuple[Role, ...] = ("a", "b", "uniform", "winner")
     found = [
@@ -320,6 +316,7 @@ def _search(node: NodeRecord, trials: Sequence[TrialRecord]) -> Search:
         [ended[number].score if number in ended else None for number in numbers],
         {name: [means.get(number, {}).get(name) for number in numbers] for name in names},
         [number for number, trial in ended.items() if trial.warnings],
+        {number: trial.estimate for number, trial in ended.items() if trial.estimate is not None},
     )
 
 

@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from scoring.errors import InputError
+from service.confidence import Gain
 from service.db.store import Store
-from service.report.confidence import Gain
 from service.report.contents import (
     Comparison,
     Contender,

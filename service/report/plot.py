@@ -31,19 +31,22 @@ class Search:
     """The search of one node. scores: by trial number; None where a trial has none.
 
     watched: watching scorer -> its mean by trial number. warned: the trials that the watch warns of.
+    estimates: of the trials that racing stopped, by number.
     """
 
     name: str
     scores: Sequence[float | None]
     watched: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     warned: Collection[int] = ()
+    estimates: Mapping[int, float] = field(default_factory=dict)
 
 
 def scores_plot(searches: Sequence[Search]) -> str | None:
     """An inline SVG: the searches side by side in their order, a dot for every trial, a line for the best.
 
-    Trials that failed are marked at the bottom. Below, in axes of its own, every watching scorer's mean;
-    trials that the watch warns of are ringed in all of them. None where no trial has a score.
+    Trials that were stopped early are hollow, at their estimate; those that failed are marked at the bottom.
+    Below, in axes of its own, every watching scorer's mean; trials that the watch warns of are ringed in all
+    of them. None where no trial has a score.
     """
     shown = [search for search in searches if any(score is not None for score in search.scores)]
     if not shown:
@@ -121,12 +124,16 @@ def _dress(axes: Axes, label: str) -> None:
 
 def _draw_search(axes: Axes, search: Search, left: int, colour: str, *, as_shapes: bool) -> None:
     done = [(left + i, score) for i, score in enumerate(search.scores) if score is not None]
-    failed = [left + i for i, score in enumerate(search.scores) if score is None]
+    stopped = [(left + i, score) for i, score in search.estimates.items()]
+    failed = [
+        left + i for i, score in enumerate(search.scores) if score is None and i not in search.estimates
+    ]
     proposed = [(x, score) for x, score in done if x - left >= len(BASELINES)]
     baselines = [(x, score) for x, score in done if x - left < len(BASELINES)]
     style: dict[str, Any] = {"s": 16, "linewidths": 1.0, "rasterized": not as_shapes, "zorder": 2}
     axes.scatter(*_columns(proposed), color=colour, alpha=0.55, **style)
     axes.scatter(*_columns(baselines), facecolors="none", edgecolors=colour, marker="D", **style)
+    axes.scatter(*_columns(stopped), facecolors="none", edgecolors=colour, alpha=0.55, **style)
     _ring(axes, done, left, search.warned)
     axes.step(*_columns(_best_so_far(done)), where="post", color=colour, linewidth=1.8, zorder=3)
     axes.scatter(

@@ -182,8 +182,8 @@ class Ballot:
                 one, other = (self.contestants[trial] for trial in sorted(trials))
                 told[trials] = self.strengths.information(one, other)
         enough = NEARLY_AS_GOOD * max(told.values())
-        trials = chance.choice([sorted(pair) for pair in told if told[pair] >= enough])
-        probes = [pair for key, pair in pairs.items() if key[0] == frozenset(trials)]
+        chosen = frozenset(chance.choice([sorted(pair) for pair in told if told[pair] >= enough]))
+        probes = [pair for key, pair in pairs.items() if key[0] == chosen]
         least = min(times.get(pair.shown, 0) for pair in probes)
         return chance.choice([pair for pair in probes if times.get(pair.shown, 0) == least])
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from optimizer.pending import with_pending
-from optimizer.search import BASELINES, ToldTrial, propose, stop_reason
+from optimizer.search import BASELINES, ToldTrial, may_win, propose, stop_reason
 from scoring.reward import image_scores, tally
 from scoring.scorers.cards import is_voted
 from scoring.watch import Judged, watch_warnings
@@ -82,10 +82,11 @@ class VotedTrials(Trials):
         """The trials that ended, and those that wait for votes; what the search is told of them."""
         rows = self.store.ended_trials(self.node_id)
         parked = self.store.trials(self.node_id, kinds=_SEARCH, states=[TrialState.WAITING])
-        ended = [ToldTrial(number, weights, score) for number, weights, score, _ in rows]
+        ended = [ToldTrial(trial.number, trial.weights, trial.score) for trial in rows]
         waiting = [ToldTrial(trial.number, trial.weights, None) for trial in parked]
         self._told = sorted([*ended, *waiting], key=lambda trial: trial.number)
-        self._elapsed = sum(row[-1] for row in rows) + sum(trial.seconds or 0.0 for trial in parked)
+        seconds = [*(trial.seconds for trial in rows), *(trial.seconds for trial in parked)]
+        self._elapsed = sum(taken or 0.0 for taken in seconds)
         self._check_same_blocks()
         return ended, waiting
 
@@ -137,7 +138,8 @@ class VotedTrials(Trials):
         ]
         if not self.plan.watch or _baseline_place(trial) is not None:
             baselines = []
-        return Looks(means, watch_warnings(own, baselines, self.plan.watch, self.plan.guards))
+        warnings = watch_warnings(own, baselines, self.plan.watch, self.plan.guards)
+        return Looks(means, warnings, may_win(self.plan.search, trial.weights))
 
 
 def _baseline_place(trial: TrialRecord) -> int | None:

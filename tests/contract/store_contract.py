@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from optimizer.bracket import balanced, input_text, levels
+from optimizer.racing import Estimate
 from scoring.scorers.base import ScorerSpec
 from service.access.roles import Role
 from service.db.access import Deed
@@ -267,7 +268,7 @@ class StoreContract:
         trial = store.open_trial(lease, TrialKind.SEARCH, 3, {})
         counts.append(store.fail_trial(lease, trial.id, "black image", 1.0, {}))
         assert counts == [1, 2, 1]
-        assert [score for _, _, score, _ in store.ended_trials(lease.node_id)] == [None, None, 0.5, None]
+        assert [trial.score for trial in store.ended_trials(lease.node_id)] == [None, None, 0.5, None]
         assert store.trial_counts(lease.node_id) == {TrialState.FAILED: 3, TrialState.DONE: 1}
 
     def test_the_best_trial_is_the_earliest_of_the_highest(self, store: Store) -> None:
@@ -278,6 +279,25 @@ class StoreContract:
         best = store.best_trial(lease.node_id)
         assert best is not None
         assert best.number == 2
+
+    def test_what_may_not_win_and_what_is_estimated_are_never_the_best(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        baseline = store.open_trial(lease, TrialKind.SEARCH, 0, {"IN00": 1.0})
+        store.finish_trial(lease, baseline.id, 0.9, 1.0, {}, looks=Looks(may_win=False))
+        stopped = store.open_trial(lease, TrialKind.SEARCH, 1, {"IN00": 0.3})
+        store.stop_trial(lease, stopped.id, 1.0, {}, found=Estimate(0.8, 0.01, 4, 0.02), reason="behind")
+        assert store.best_trial(lease.node_id) is None
+        run_trial(store, lease, 2, 0.1)
+        best = store.best_trial(lease.node_id)
+        assert best is not None
+        assert best.number == 2
+
+        read = store.trial(stopped.id)
+        assert (read.state, read.score, read.reason) == (TrialState.STOPPED, None, "behind")
+        assert (read.estimate, read.standard_error, read.probes_seen) == (0.8, 0.01, 4)
+        assert [trial.estimate for trial in store.ended_trials(lease.node_id)] == [None, 0.8, None]
+        with pytest.raises(Conflict):
+            store.finish_trial(lease, stopped.id, 0.9, 1.0, {})
 
     def test_a_trial_ends_once(self, store: Store) -> None:
         lease = queued_and_leased(store)
@@ -326,7 +346,8 @@ class StoreContract:
         read = store.trial(trial.id)
         assert read.weights == weights
         assert (read.score, read.seconds, read.timings) == (numbers[0], numbers[1], {"merge": numbers[2]})
-        assert store.ended_trials(lease.node_id) == [(0, weights, numbers[0], numbers[1])]
+        (ended,) = store.ended_trials(lease.node_id)
+        assert (ended.weights, ended.score, ended.seconds) == (weights, numbers[0], numbers[1])
         stored = store.renders(trial.id)
         assert [render.seconds for render in stored] == numbers
         assert [render.scores["clip"] for render in stored] == numbers

@@ -21,7 +21,8 @@ TEMPORARIES = (".tmp", ".partial")
 class Outcome:
     """Everything of a finished job that is the same for every run of the same request.
 
-    trials: (node, kind, number) -> state, weights, score, and every probe's image with its scores.
+    trials: (node, kind, number) -> state, weights, score, what racing expected, and every probe's image with
+    its scores.
     nodes: name -> what the node is worth. files: name of an output -> sha256 of the file on the disk.
     """
 
@@ -44,6 +45,7 @@ def outcome_of(settings: Settings, store: Store, job_id: str) -> Outcome:
             trial.state,
             trial.weights,
             trial.score,
+            (trial.estimate, trial.standard_error, trial.probes_seen),
             [(render.probe, render.sha256, render.scores) for render in store.renders(trial.id)],
         )
         for node in nodes
@@ -58,7 +60,7 @@ def counted_twice(store: Store, job_id: str) -> list[tuple[Any, ...]]:
     """Trials that ended and renders that were stored more than once, by the job's events."""
     seen: Counter[tuple[Any, ...]] = Counter()
     for event in all_events(store, job_id):
-        if event.kind in ("trial.done", "trial.failed"):
+        if event.kind in ("trial.done", "trial.failed", "trial.stopped"):
             seen[(event.node_id, event.data["kind"], event.data["number"])] += 1
         elif event.kind == "render.stored":
             seen.update((event.data["trial"], probe) for probe in event.data["probes"])

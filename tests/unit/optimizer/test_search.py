@@ -10,6 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from optimizer.samplers.told import informative
 from optimizer.search import (
     BASELINES,
     MOST_TOLD,
@@ -17,7 +18,6 @@ from optimizer.search import (
     SearchSettings,
     ToldTrial,
     best_trial,
-    informative,
     propose,
     stop_reason,
 )

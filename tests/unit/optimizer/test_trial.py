@@ -19,7 +19,8 @@ from optimizer.blocks import block_of, uniform
 from optimizer.checkpoints import expected_tensors, inspect_checkpoint
 from optimizer.exporting import export_recipe
 from optimizer.recipes import Parent, Recipe, read_recipe
-from optimizer.trial import Evaluator, PairEvaluator, Rendered
+from optimizer.rendered import Rendered
+from optimizer.trial import Evaluator, PairEvaluator
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
 from scoring.scorers.base import ScorerSpec

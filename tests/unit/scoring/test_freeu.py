@@ -201,8 +201,8 @@ def inputs(unet: Any, rows: int = 2) -> dict[str, Any]:
 
 
 def run(unet: Any, settings: FreeU | None, done: float = 0.0, **options: Any) -> Tensor:
-    with torch.no_grad(), freeu(unet, settings, **options) as set_done:
-        set_done(done)
+    with torch.no_grad(), freeu(unet, settings) as set_done:
+        set_done(done, **options)
         sample: Tensor = unet(**inputs(unet)).sample
     return sample
 

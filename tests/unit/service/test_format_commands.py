@@ -144,10 +144,8 @@ def test_the_trials_of_a_job_leave_in_every_format(
     assert said.strip() == f"{tmp_path / 't.csv'}: 10 trials of node 01b"
     with (tmp_path / "t.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["kind"] == "search"]
-    assert [(int(row["number"]), float(row["score"])) for row in rows] == [
-        (n, score) for n, _, score, _ in ended
-    ]
-    assert float(rows[4]["OUT05"]) == ended[4][1]["OUT05"]
+    assert [(int(row["number"]), float(row["score"])) for row in rows] == [(t.number, t.score) for t in ended]
+    assert float(rows[4]["OUT05"]) == ended[4].weights["OUT05"]
 
     run("export-trials", job_id, tmp_path / "t.json", "--node", "01b")
     table = TrialTable.model_validate_json((tmp_path / "t.json").read_text())
@@ -157,14 +155,14 @@ def test_the_trials_of_a_job_leave_in_every_format(
 
     run("export-trials", job_id, tmp_path / "history.csv", "--format", "mbwrt")
     assert [trial.score for trial in read_history(tmp_path / "history.csv").trials] == [
-        score for _, _, score, _ in ended
+        trial.score for trial in ended
     ]
 
     said = run("export-trials", job_id, tmp_path / "study.db")
     assert f"study {job_id}/01b" in said
     study = optuna.load_study(study_name=f"{job_id}/01b", storage=f"sqlite:///{tmp_path / 'study.db'}")
-    assert [trial.value for trial in study.trials] == [score for _, _, score, _ in ended]
-    assert [trial.params for trial in study.trials] == [weights for _, weights, _, _ in ended]
+    assert [trial.value for trial in study.trials] == [trial.score for trial in ended]
+    assert [trial.params for trial in study.trials] == [trial.weights for trial in ended]
 
 
 def test_wrong_requests_are_said(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

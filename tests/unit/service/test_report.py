@@ -19,12 +19,12 @@ from sqlalchemy.orm import Session
 
 from scoring.errors import InputError
 from scoring.probes import Probe
+from service.confidence import paired_gain
 from service.db.models import Node
 from service.db.records import Lease
 from service.db.states import HELDOUT_KINDS, TrialKind
 from service.db.store import Store
 from service.errors import NotFound
-from service.report.confidence import paired_gain
 from service.report.contents import contents_of
 from service.report.page import report_html
 from service.report.pictures import LONGEST, Pictures, thumbnail

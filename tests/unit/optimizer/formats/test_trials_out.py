@@ -59,7 +59,10 @@ def table(*trials: TrialRow) -> TrialTable:
 
 def test_the_columns_are_named_by_block() -> None:
     rows = list(csv.DictReader(io.StringIO(trials_csv(table()))))
-    assert list(rows[0]) == ["number", "kind", "state", "score", "seconds", "reason", *BLOCKS]
+    assert list(rows[0]) == [
+        *("number", "kind", "state", "score", "estimate", "standard_error", "seconds", "reason"),
+        *BLOCKS,
+    ]
     assert [each["kind"] for each in rows] == ["search", "search", "search", "heldout_winner"]
     assert float(rows[0]["score"]) == 1 / 3
     assert float(rows[2]["OUT"]) == 7 / 21
@@ -110,6 +113,20 @@ def test_optuna_opens_the_study(tmp_path: Path) -> None:
     assert set(study.trials[0].distributions) == set(BLOCKS)
     assert study.trials[0].distributions["OUT"] == optuna.distributions.FloatDistribution(0, 1)
     assert study.trials[2].duration == timedelta(seconds=1)
+
+
+def test_a_trial_that_was_stopped_early_is_told_with_its_estimate(tmp_path: Path) -> None:
+    expected = {"state": "stopped", "estimate": 0.9, "standard_error": 0.1, "reason": "stopped after 4 of 8"}
+    told = table(row(0, 0.5), row(1, None).model_copy(update=expected))
+    (_, stopped) = csv.DictReader(io.StringIO(trials_csv(told)))
+    assert (stopped["state"], stopped["score"], stopped["estimate"]) == ("stopped", "", "0.9")
+    assert "0.9" not in mbwrt_history(told)
+    study = optuna.load_study(
+        study_name=write_study(tmp_path / "s.db", told), storage=f"sqlite:///{tmp_path / 's.db'}"
+    )
+    assert study.trials[1].state is TrialState.PRUNED
+    assert study.trials[1].user_attrs["estimate"] == 0.9
+    assert study.best_trial.number == 0
     # A sampler goes on with it.
     space = study.trials[0].distributions
     study.sampler = optuna.samplers.RandomSampler(seed=1)
