@@ -17,6 +17,7 @@ from nicegui import app as page_app
 from starlette.routing import BaseRoute, Mount
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from service.access.guard import COOKIE
 from service.access.policy import OPEN, SAFE, needed
@@ -114,7 +115,7 @@ def test_a_viewer_reads_and_a_submitter_submits(guarded: Running) -> None:
 
 @pytest.mark.parametrize("token", ["x", "ambw_000000000000_" + "A" * 43, "ambw_" + "é" * 5])
 def test_a_wrong_token_is_refused_on_open_routes_too(guarded: Running, token: str) -> None:
-    header = {"Authorization": f"Bearer {token}".encode()}
+    header = {b"Authorization": f"Bearer {token}".encode()}
     response = httpx.get(f"{guarded.url}/healthz", headers=header)
     assert response.status_code == 401
     assert "autombw token create" in response.json()["detail"]
@@ -199,7 +200,7 @@ def test_a_websocket_needs_a_login_from_the_same_site(guarded: Running) -> None:
             ):
                 pass
             assert refused.value.response.status_code == 403
-        with connect(url, additional_headers=cookie, origin=guarded.url) as socket:  # type: ignore[arg-type]
+        with connect(url, additional_headers=cookie, origin=Origin(guarded.url)) as socket:
             assert json.loads(str(socket.recv(timeout=10))[1:])["sid"], "the greeting of engine.io"
 
 
