@@ -1,4 +1,4 @@
-"""A person logs in to the page in a real browser, on a service with tokens; what a role may do; and out."""
+"""A person logs in to the page in a real browser, on a service with tokens, works, and logs out."""
 
 from __future__ import annotations
 

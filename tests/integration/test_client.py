@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -189,11 +190,11 @@ def test_a_stream_that_breaks_off_is_gone_on_with(client: Client, service: Runni
 class _Cut(httpx.SyncByteStream):
     """A part of a stream, cut in the middle of an event."""
 
-    def __init__(self, whole: object) -> None:
+    def __init__(self, whole: Any) -> None:
         self._whole = whole
 
     def __iter__(self) -> Iterator[bytes]:
-        text = b"".join(self._whole)  # type: ignore[arg-type]
+        text = b"".join(self._whole)
         yield text[: len(text) // 3]
         raise httpx.ReadError("the connection was reset")
 

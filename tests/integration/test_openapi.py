@@ -75,7 +75,7 @@ def test_nothing_that_is_asked_is_a_server_error(service: Running, examples: int
     described = schemathesis.openapi.from_url(f"{service.url}/openapi.json", headers=bearer)
     asked = set()
     for found in described.exclude(path_regex=ENDLESS).get_all_operations():
-        assert isinstance(found, Ok), "every operation is described well"
+        assert isinstance(found, Ok), found
         operation = found.ok()
         for mode in schemathesis.GenerationMode:
             asked.add(operation.label)
