@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -27,8 +27,9 @@ Sources = Mapping[Component, Sequence[Path]]
 class ComponentFiles:
     """Writes files of components.
 
-    hashes: of the sources, which recipes tell. sealed: see `write_streamed`. Every function writes `out` whole
-    or not at all, gives back its recipe, and raises InputError as its namesake in `optimizer.components`.
+    hashes: of the sources, which recipes tell. sealed: see `write_streamed`. Every function writes `out`
+    whole or not at all, gives back its recipe, and raises InputError as its namesake in
+    `optimizer.components`.
     """
 
     def __init__(self, hashes: HashCache, sealed: Sealed | None = None) -> None:
@@ -40,11 +41,9 @@ class ComponentFiles:
         """Some components of a file alone."""
 
         def write(metadata: Metadata) -> None:
-            components.extract(
-                path, wanted, out, metadata=metadata, dtype=_torch(dtype), sealed=self._sealed
-            )
+            components.extract(path, wanted, out, metadata=metadata, dtype=_torch(dtype), sealed=self._sealed)
 
-        return self._written("extract", out, {part: [path] for part in wanted}, write, dtype)
+        return self._written("extract", out, {part: [path] for part in wanted}, write, dtype=dtype)
 
     def swap(
         self, base: Path, component: Component, source: Path, out: Path, dtype: Precision | None
@@ -57,7 +56,7 @@ class ComponentFiles:
             )
 
         sources = {part: [source if part == component else base] for part in COMPONENTS}
-        return self._written("swap", out, sources, write, dtype)
+        return self._written("swap", out, sources, write, dtype=dtype)
 
     def join(self, sources: Sources, out: Path, dtype: Precision | None) -> ComponentRecipe:
         """A checkpoint of components that come from different files; of several the mean."""
@@ -65,7 +64,7 @@ class ComponentFiles:
         def write(metadata: Metadata) -> None:
             components.join(sources, out, metadata=metadata, dtype=_torch(dtype), sealed=self._sealed)
 
-        return self._written("join", out, sources, write, dtype)
+        return self._written("join", out, sources, write, dtype=dtype)
 
     def convert(self, path: Path, out: Path, dtype: Precision) -> ComponentRecipe:
         """A model in another precision."""
@@ -73,17 +72,15 @@ class ComponentFiles:
         def write(metadata: Metadata) -> None:
             components.convert(path, out, metadata=metadata, dtype=DTYPES[dtype], sealed=self._sealed)
 
-        return self._written("convert", out, _all_from(path), write, dtype)
+        return self._written("convert", out, _all_from(path), write, dtype=dtype)
 
     def prune(self, path: Path, out: Path, ema: Ema, dtype: Precision | None) -> ComponentRecipe:
         """A model without EMA copies, or with the copy in the UNet's place."""
 
         def write(metadata: Metadata) -> None:
-            components.prune(
-                path, out, metadata=metadata, ema=ema, dtype=_torch(dtype), sealed=self._sealed
-            )
+            components.prune(path, out, metadata=metadata, ema=ema, dtype=_torch(dtype), sealed=self._sealed)
 
-        return self._written("prune", out, _all_from(path), write, dtype, ema)
+        return self._written("prune", out, _all_from(path), write, dtype=dtype, ema=ema)
 
     def uniform(
         self, paths: Sequence[Path], wanted: Sequence[Component], out: Path, dtype: Precision
@@ -96,7 +93,7 @@ class ComponentFiles:
             )
 
         sources = {part: paths if part in wanted else paths[:1] for part in COMPONENTS}
-        return self._written("uniform", out, sources, write, dtype)
+        return self._written("uniform", out, sources, write, dtype=dtype)
 
     def _written(
         self,
@@ -104,6 +101,7 @@ class ComponentFiles:
         out: Path,
         sources: Sources,
         write: Callable[[Metadata], None],
+        *,
         dtype: Precision | None,
         ema: Ema = "drop",
     ) -> ComponentRecipe:
@@ -113,7 +111,7 @@ class ComponentFiles:
         return recipe
 
 
-def held_row(name: str, held: Held) -> dict[str, object]:
+def held_row(name: str, held: Held) -> dict[str, Any]:
     """What a file holds of one component, as JSON data."""
     return {
         "model": name,

@@ -10,7 +10,7 @@ from optimizer.checkpoints import Inspection
 from optimizer.checkpoints.architectures import Architecture
 from optimizer.checkpoints.hashes import HashCache
 from optimizer.checkpoints.parts import COMPONENTS, WORDS, Component
-from optimizer.foreseen import Foreseen, check_finite, foresee, parts_size
+from optimizer.foreseen import Foreseen, foresee, parts_size
 from scoring.errors import InputError
 from service.catalog import Catalog, digest
 from service.jobs import JobRequest
@@ -75,8 +75,8 @@ class Leaves:
         models = self.composed.get(name, {}).get("unet", (name,))
         if len(models) > 1:
             raise InputError(
-                f"bracket: seeding `distance` compares files, and the UNet of leaf {name!r} is a mean that is "
-                "made later; seed as `given` or by `score`, or make it first with `autombw uniform`"
+                f"bracket: seeding `distance` compares files, and the UNet of leaf {name!r} is a mean that "
+                "is made later; seed as `given` or by `score`, or make it first with `autombw uniform`"
             )
         return self._catalog.path(models[0])
 

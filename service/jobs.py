@@ -161,9 +161,9 @@ class JobRequest(BaseModel):
 class NodePlan(BaseModel):
     """All that a worker needs to run a node, resolved: nothing in it depends on where a job file lay.
 
-    parts: of a leaf that is put together, where every component comes from; of a merge, what its file has that
-    A has not. normalise: whether there are several scorers that are measured by the job's reference. guards: those of
-    `watch` that are watched both ways.
+    parts: of a leaf that is put together, where every component comes from; of a merge, what its file has
+    that A has not. normalise: whether there are several scorers that are measured by the job's reference.
+    guards: those of `watch` that are watched both ways.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from optimizer.checkpoints.parts import COMPONENTS, Component
+from optimizer.checkpoints.parts import Component
 
 
 class From(BaseModel):
@@ -43,7 +43,9 @@ def _kind(value: Any) -> str | None:
         return "keep"
     if isinstance(value, dict):
         return next((kind for kind in ("from", "uniform") if kind in value), None)
-    return {From: "from", Uniform: "uniform"}.get(type(value))
+    if isinstance(value, From):
+        return "from"
+    return "uniform" if isinstance(value, Uniform) else None
 
 
 Choice = Annotated[
@@ -116,8 +118,8 @@ class OutputFile(BaseModel):
     @property
     def replaced(self) -> dict[Component, tuple[str, ...]]:
         """Component -> the models that it comes from, where that is not A."""
-        said: dict[Component, Choice] = {"text_encoder": self.text_encoder, "vae": self.vae}
-        return {part: said[part].models for part in COMPONENTS if not isinstance(said.get(part, "keep"), str)}
+        said: tuple[tuple[Component, Choice], ...] = (("text_encoder", self.text_encoder), ("vae", self.vae))
+        return {part: choice.models for part, choice in said if not isinstance(choice, str)}
 
 
 AnyOutput = Annotated[

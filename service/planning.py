@@ -116,8 +116,8 @@ def inspect_leaves(leaves: Leaves, names: Sequence[str]) -> dict[str, Inspection
             continue
         if leaves.composed.keys() & {name, other}:
             raise InputError(
-                f"leaves: {other!r} and {name!r} have the same UNet, so that no merge of them moves anything; "
-                "leave one out"
+                f"leaves: {other!r} and {name!r} have the same UNet, so that no merge of them moves "
+                "anything; leave one out"
             )
         raise InputError(
             f"leaves: {other!r} and {name!r} have the same content under two names (sha256 "

@@ -44,7 +44,9 @@ def next_files(store: Store, catalog: Catalog, node: NodeRecord) -> list[Path]:
     return [path for path in sides if path is not None and path.exists()]
 
 
-def _side(store: Store, catalog: Catalog, node: NodeRecord, side: str, leaves: dict[str, str]) -> Path | None:
+def _side(
+    store: Store, catalog: Catalog, node: NodeRecord, side: str, leaves: dict[str, str | None]
+) -> Path | None:
     node_id = getattr(node, f"{side}_node_id")
     if node_id is not None:
         made = store.checkpoint(node_id)

@@ -26,9 +26,7 @@ from service.errors import Conflict
 from service.planning import safe_name
 
 router = APIRouter(prefix="/api/v1", tags=["components"])
-Models = Annotated[
-    list[str], Field(min_length=1, description="One model, or several, whose mean is taken.")
-]
+Models = Annotated[list[str], Field(min_length=1, description="One model, or several, whose mean is taken.")]
 
 
 class _Request(BaseModel):
@@ -162,9 +160,7 @@ def join(body: Join, context: Ctx) -> Written:
     )
 
 
-@router.post(
-    "/components/convert", status_code=201, summary="Convert a model", responses=responses(409, 422)
-)
+@router.post("/components/convert", status_code=201, summary="Convert a model", responses=responses(409, 422))
 def convert(body: Convert, context: Ctx) -> Written:
     """Write a model in another precision, or a `.ckpt` or diffusers folder as one file."""
     path = context.catalog.path(body.model)

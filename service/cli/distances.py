@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from scoring.errors import InputError
-from service.cli.components import CACHE, file_of
+from service.cli.components import file_of
 from service.cli.output import AsJson, console, print_json
 from service.cli.setup import Config
 from service.settings import load_settings
@@ -55,7 +55,7 @@ def distances(
     settings = load_settings(config)
     paths = [file_of(name, settings) for name in models]
     names = [path.stem if path.suffix in (".safetensors", ".ckpt") else path.name for path in paths]
-    cache = settings.data_dir / CACHE
+    cache = settings.cache_dir
     found = distances_between(paths, cache)
     test = None
     if images is not None:

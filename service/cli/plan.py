@@ -37,7 +37,8 @@ def _lines(plan: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"at most {plan['trials']} trials, {plan['renders']} images, {plan['denoising_steps']} denoising steps",
+        f"at most {plan['trials']} trials, {plan['renders']} images, "
+        f"{plan['denoising_steps']} denoising steps",
         f"judged by {', '.join(plan['scorers'])}; tally {plan['tally']}",
         *([f"watched by {', '.join(plan['watch'])}"] if plan["watch"] else []),
         f"disk: at most {_mb(disk['checkpoints'])} of checkpoints and {_mb(disk['images'])} of images; "

@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from scoring.errors import InputError
 from scoring.probes import Probe, probe_data
 from scoring.scorers.base import ScorerSpec
-from service.cli.components import CACHE, file_of
+from service.cli.components import file_of
 from service.cli.output import AsJson, console, errors, fail, print_json
 from service.cli.setup import Config, configure_logging
 from service.jobfile import read_job_file
@@ -93,7 +93,7 @@ def screen(
     models = _models(unets, text_encoders, vae, prediction_type, settings)
     wanted = _probes(probes, check_models(models), settings)
     _check_scale(specs, normalise, len(models.combinations) * len(wanted))
-    cache, device = settings.data_dir / CACHE, _device(settings)
+    cache, device = settings.cache_dir, _device(settings)
     screened = Screener(models, wanted, specs, out, device=device, cache=cache, told=_say).run()
     try:
         found = results(models, wanted, specs, screened, normalise=normalise)

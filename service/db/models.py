@@ -85,11 +85,11 @@ class Node(Base):
 
     `a_input` and `b_input` are what the bracket's table says: a leaf, another node, `best(…)` of several, or
     a place in the ranking of the leaves (`#1`). Once decided, an input is a leaf (`a_model`: its name) or the
-    output of another merge (`a_node_id`), with its sha256; a leaf that a node puts together has both. `lease` counts the times the
-    node was leased: the number is the fence of every write. `plan` is all that a worker needs (probes,
-    held-out probes, scorers, tally, search), resolved when it was queued. `score` is what the finished node
-    is worth: on held-out probes where it has any. `output_sha256` is that of the file which is about to
-    appear, written before it does.
+    output of another merge (`a_node_id`), with its sha256; a leaf that a node puts together has both. `lease`
+    counts the times the node was leased: the number is the fence of every write. `plan` is all that a worker
+    needs (probes, held-out probes, scorers, tally, search), resolved when it was queued. `score` is what the
+    finished node is worth: on held-out probes where it has any. `output_sha256` is that of the file which is
+    about to appear, written before it does.
     """
 
     __tablename__ = "nodes"
