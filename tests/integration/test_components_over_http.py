@@ -126,17 +126,21 @@ def test_components_are_listed(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "command"),
     [
-        ("/uniform", {"models": ["sd1", "sd2"]}, ["uniform", "sd1", "sd2"]),
+        # Slow: files of 2 GB are hashed.
+        pytest.param(
+            "/uniform", {"models": ["sd1", "sd2"]}, ["uniform", "sd1", "sd2"], marks=pytest.mark.slow
+        ),
         ("/uniform", {"models": ["one"]}, ["uniform", "one"]),
         (
             "/components/join",
             {"unet": ["one"], "text_encoder": ["vae"], "vae": ["vae"]},
             ["components", "join", "--unet", "one", "--text-encoder", "vae", "--vae", "vae"],
         ),
-        (
+        pytest.param(
             "/components/swap",
             {"model": "sd1", "component": "text_encoder", "source": "sd2"},
             ["components", "swap", "sd1", "text_encoder", "sd2"],
+            marks=pytest.mark.slow,
         ),
         (
             "/components/extract",
