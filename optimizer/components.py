@@ -123,8 +123,8 @@ def extract(
 ) -> None:
     """Write some components of a file alone, under the keys of a whole checkpoint.
 
-    dtype: of its weights; None: as they are. sealed: see `write_streamed`. Raises InputError for a
-    component that the file does not hold whole, and when the file cannot be written.
+    dtype: of its weights; None: as they are. sealed: see `write_streamed`. Raises InputError for a component
+    that the file does not hold whole, and when the file cannot be written.
     """
     with open_component(path) as file:
         for component in components:

@@ -1,4 +1,4 @@
-"""What a checkpoint of components from several files will be, told from their headers before it is there."""
+"""What a checkpoint of components from several files will be, told from their headers beforehand."""
 
 from __future__ import annotations
 

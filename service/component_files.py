@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -43,7 +43,7 @@ class ComponentFiles:
         def write(metadata: Metadata) -> None:
             components.extract(path, wanted, out, metadata=metadata, dtype=_torch(dtype), sealed=self._sealed)
 
-        return self._written("extract", out, {part: [path] for part in wanted}, write, dtype)
+        return self._written("extract", out, {part: [path] for part in wanted}, write, dtype=dtype)
 
     def swap(
         self, base: Path, component: Component, source: Path, out: Path, dtype: Precision | None
@@ -56,7 +56,7 @@ class ComponentFiles:
             )
 
         sources = {part: [source if part == component else base] for part in COMPONENTS}
-        return self._written("swap", out, sources, write, dtype)
+        return self._written("swap", out, sources, write, dtype=dtype)
 
     def join(self, sources: Sources, out: Path, dtype: Precision | None) -> ComponentRecipe:
         """A checkpoint of components that come from different files; of several the mean."""
@@ -64,7 +64,7 @@ class ComponentFiles:
         def write(metadata: Metadata) -> None:
             components.join(sources, out, metadata=metadata, dtype=_torch(dtype), sealed=self._sealed)
 
-        return self._written("join", out, sources, write, dtype)
+        return self._written("join", out, sources, write, dtype=dtype)
 
     def convert(self, path: Path, out: Path, dtype: Precision) -> ComponentRecipe:
         """A model in another precision."""
@@ -72,7 +72,7 @@ class ComponentFiles:
         def write(metadata: Metadata) -> None:
             components.convert(path, out, metadata=metadata, dtype=DTYPES[dtype], sealed=self._sealed)
 
-        return self._written("convert", out, _all_from(path), write, dtype)
+        return self._written("convert", out, _all_from(path), write, dtype=dtype)
 
     def prune(self, path: Path, out: Path, ema: Ema, dtype: Precision | None) -> ComponentRecipe:
         """A model without EMA copies, or with the copy in the UNet's place."""
@@ -80,7 +80,7 @@ class ComponentFiles:
         def write(metadata: Metadata) -> None:
             components.prune(path, out, metadata=metadata, ema=ema, dtype=_torch(dtype), sealed=self._sealed)
 
-        return self._written("prune", out, _all_from(path), write, dtype, ema=ema)
+        return self._written("prune", out, _all_from(path), write, dtype=dtype, ema=ema)
 
     def uniform(
         self, paths: Sequence[Path], wanted: Sequence[Component], out: Path, dtype: Precision
@@ -93,7 +93,7 @@ class ComponentFiles:
             )
 
         sources = {part: paths if part in wanted else paths[:1] for part in COMPONENTS}
-        return self._written("uniform", out, sources, write, dtype)
+        return self._written("uniform", out, sources, write, dtype=dtype)
 
     def _written(
         self,
@@ -101,8 +101,8 @@ class ComponentFiles:
         out: Path,
         sources: Sources,
         write: Callable[[Metadata], None],
-        dtype: Precision | None,
         *,
+        dtype: Precision | None,
         ema: Ema = "drop",
     ) -> ComponentRecipe:
         named = str(DTYPES[dtype]).removeprefix("torch.") if dtype else None
@@ -111,7 +111,7 @@ class ComponentFiles:
         return recipe
 
 
-def held_row(name: str, held: Held) -> dict[str, object]:
+def held_row(name: str, held: Held) -> dict[str, Any]:
     """What a file holds of one component, as JSON data."""
     return {
         "model": name,

@@ -1,4 +1,4 @@
-"""A job told step by step before it is queued: what is read, put together, rendered, merged, written."""
+"""A job told step by step before anything is queued: what is put together, rendered, merged, written."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _step(
         name=node.name,
         kind=node.kind,
         does=_does(node, job),
-        details=_details(node, plan, trials, heldout_trials, search=search, heldout=heldout),
+        details=_details(node, plan, *work),
         a=node.a_input,
         b=node.b_input,
         waits_for=_waits_for(node, job),
@@ -216,11 +216,8 @@ def _does(node: NewNode, job: NewJob) -> str:
 def _details(
     node: NewNode,
     plan: NodePlan,
-    trials: int,
-    heldout_trials: int,
-    *,
-    search: Renders | None,
-    heldout: Renders | None,
+    search: tuple[int, Renders | None],
+    heldout: tuple[int, Renders | None],
 ) -> list[str]:
     said = []
     if plan.parts:
@@ -235,14 +232,11 @@ def _details(
             )
     if node.kind is NodeKind.MERGE:
         said.append(_search_text(plan))
-    if search:
-        said.append(f"{_times(trials)} {'; '.join(images.text for images in search.images)}")
-    if heldout:
+    if search[1]:
+        said.append(_rendered(*search))
+    if heldout[1]:
         what = "A, B, the uniform merge and the winner" if node.kind is NodeKind.MERGE else "the file"
-        said.append(
-            f"held-out probes, for {what}: {_times(heldout_trials)} "
-            f"{'; '.join(images.text for images in heldout.images)}"
-        )
+        said.append(f"held-out probes, for {what}: {_rendered(*heldout)}")
     return said
 
 
@@ -258,8 +252,9 @@ def _search_text(plan: NodePlan) -> str:
     return f"search by {search.sampler}, seed {search.seed}, until {' or '.join(ends)}: {first}{starts}"
 
 
-def _times(trials: int) -> str:
-    return f"{trials} x" if trials > 1 else "once"
+def _rendered(trials: int, renders: Renders | None) -> str:
+    times = f"{trials} x" if trials > 1 else "once"
+    return f"{times} {'; '.join(images.text for images in (renders.images if renders else ()))}"
 
 
 def _side(text: str | None) -> str:

@@ -118,8 +118,8 @@ class OutputFile(BaseModel):
     @property
     def replaced(self) -> dict[Component, tuple[str, ...]]:
         """Component -> the models that it comes from, where that is not A."""
-        said: dict[Component, Choice] = {"text_encoder": self.text_encoder, "vae": self.vae}
-        return {part: choice.models for part, choice in said.items() if not isinstance(choice, str)}
+        said: tuple[tuple[Component, Choice], ...] = (("text_encoder", self.text_encoder), ("vae", self.vae))
+        return {part: choice.models for part, choice in said if not isinstance(choice, str)}
 
 
 AnyOutput = Annotated[

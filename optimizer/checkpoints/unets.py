@@ -80,9 +80,9 @@ def write_with_unet(
     """Write a single-file checkpoint: the UNet by `unet`, key by key, and all else from `rest`.
 
     parts: every tensor of components that come from elsewhere, none of the UNet. Weights are rounded once to
-    `dtype`; whole numbers and the noise schedule stay as they are; EMA copies are left out.
-    sealed: see `write_streamed`. Raises InputError when the file cannot be written; an older `out` then stays
-    as it was.
+    `dtype`; whole numbers and the noise schedule stay as they are; EMA copies are left out. sealed: see
+    `write_streamed`. Raises InputError when the file cannot be written; an older
+    `out` then stays as it was.
     """
     new, elsewhere = expected_tensors(architecture).unet, parts or {}
     replaced = {component_of(key) for key in elsewhere}

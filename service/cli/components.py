@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -48,7 +48,7 @@ def list_components(
         return
     table = Table("model", "component", "tensors", "M parameters", "precision", "fits", box=None)
     for name, held in rows:
-        row: dict[str, Any] = held_row(name, held)
+        row = held_row(name, held)
         table.add_row(
             name,
             held.component,

@@ -207,8 +207,8 @@ class EventRecord(Record):
 class NewNode:
     """A node to be queued: its place in the bracket's table, the file it makes, and its resolved plan.
 
-    a_input, b_input: as in the table, leaf or node or `best(…)` or `#1`; none for an average or a leaf
-    that is put together, and only `a_input` for a screening. `output` is the name of the file, or of the
+    a_input, b_input: as in the table, leaf or node or `best(…)` or `#1`; none for an average or a leaf that
+    is put together, and only `a_input` for a screening. `output` is the name of the file, or of the
     screening.
     """
 

@@ -1,4 +1,4 @@
-"""`examples/astolfomix-sd2.yaml`: the article as one job, explained and run on models that stand in."""
+"""`examples/astolfomix-sd2.yaml`: the whole article as one job, told and run on models that stand in."""
 
 from __future__ import annotations
 
@@ -153,8 +153,7 @@ def test_submit_dry_run_tells_it_step_by_step(settings: Settings, tiny: Path, cl
         "text encoder the mean of 213-cool-japan-2-1-2, 215-wd-1-5-beta3, 217-sd-2-1-768, 220-realgar-v21",
         "11. put leaf 211 together",
         "19. merge 208b = 205b + best(206b,207b)",
-        "best(206b,207b) is the better of 206b and 207b; where another than 206b is picked, 206b takes its "
-        "place",
+        "best(206b,207b) is the better of 206b and 207b; where another than 206b is picked,",
         "21. merge 210b = 211 + 209b",
         "baked into the file: VAE of kl-f8-anime2.ckpt",
         "1 image: 1344x768, 256 steps of Euler; then 2688x1536, 64 steps of Euler",
