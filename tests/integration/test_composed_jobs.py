@@ -1,7 +1,5 @@
 """Jobs whose leaves and output are put together from components of several models."""
 
-
-
 from __future__ import annotations
 
 import json
