@@ -193,7 +193,7 @@ def test_a_websocket_needs_a_login_from_the_same_site(guarded: Running) -> None:
     assert refused.value.response.status_code == 403
     with log_in(guarded, Role.VIEWER) as client:
         cookie = {"Cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
-        for origin in ("https://evil.example", None):
+        for origin in (Origin("https://evil.example"), None):
             with (
                 pytest.raises(InvalidStatus) as refused,
                 connect(url, additional_headers=cookie, origin=origin),
