@@ -193,7 +193,7 @@ def test_a_websocket_needs_a_login_from_the_same_site(guarded: Running) -> None:
     assert refused.value.response.status_code == 403
     with log_in(guarded, Role.VIEWER) as client:
         cookie = {"Cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
-        for origin in ("https://evil.example", None):
+        for origin in (Origin("https://evil.example"), None):
             with (
                 pytest.raises(InvalidStatus) as refused,
                 connect(url, additional_headers=cookie, origin=None if origin is None else Origin(origin)),
@@ -375,5 +375,5 @@ def test_a_token_has_its_share_of_requests_and_of_the_queue(installation: Path) 
         answers = [client.get("/api/v1/whoami", headers=anna) for _ in range(6)]
         assert [a.status_code for a in answers].count(429) >= 2, "5 in 10 s, and two were used"
         assert answers[0].headers["RateLimit-Policy"] == '"token";q=5;w=10'
-        assert answers[-1].headers["Retry-After"] == "2"
+        assert answers[-1].headers["Retry-After"] in ("1", "2")
         assert client.get("/api/v1/whoami", headers=bert).status_code == 200

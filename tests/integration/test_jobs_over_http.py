@@ -178,7 +178,7 @@ def test_models_are_listed_and_inspected(client: TestClient) -> None:
 
 def test_the_service_describes_itself(client: TestClient) -> None:
     assert client.get("/healthz").json()["status"] == "ok"
-    assert "<title>autombw" in client.get("/").text
+    assert "autombw</title>" in client.get("/").text
     for path, operations in client.get("/openapi.json").json()["paths"].items():
         for operation in operations.values():
             assert operation["summary"], path
