@@ -1,8 +1,8 @@
 """Trials with slopes: d score / d alpha of all blocks at once, by one backward pass.
 
-The pass goes through scorer, VAE and all denoising steps: through the last four steps alone its cosine with
-central differences was 0.28, through all of them 0.99 (docs/search.md). Steps are evaluated again on the way
-back instead of being kept (`scoring.rendering.denoiser`), so that it takes the memory of one step.
+The pass goes through scorer, VAE and all denoising steps: through the last ones alone it gives other slopes
+(docs/search.md). Steps are evaluated again on the way back instead of being kept
+(`scoring.rendering.denoiser`), so that it takes the memory of one step.
 """
 
 from __future__ import annotations
