@@ -84,6 +84,11 @@ def export_mecha(
         found = read_recipe(opened.metadata)
     if found is None:
         raise InputError(f"{file}: has no recipe of autombw; give a checkpoint that one of its merges wrote")
+    if found.components:
+        raise InputError(
+            f"{file}: not all of it is A's and B's (but its {' and its '.join(found.components)}), and the "
+            ".mecha file could not say that; share the checkpoint"
+        )
     a, b = (_named_file(parent.name, models) for parent in (found.a, found.b))
     write_mecha(out, mecha_recipe(a, b, found.weights, found.architecture))
     console.print(f"{out}: {a} and {b}", markup=False, highlight=False, soft_wrap=True)

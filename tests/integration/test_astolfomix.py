@@ -187,7 +187,7 @@ def test_the_example_runs_on_the_zoo(tmp_path: Path) -> None:
         data_dir=tmp_path / "data",
         device="cpu",
     )
-    request = shortened(settings, "emoji-clip", search={"sampler": "gp", "trials": 5, "seed": 1})
+    request = shortened(settings, "emoji-clip", search={"sampler": "gp", "trials": 4, "seed": 1})
     with TestClient(create_app(settings)) as client:
         job = finished(settings, client, request)
     check_result(job, settings)

@@ -12,13 +12,16 @@ import torch
 from fastapi.testclient import TestClient
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from optimizer.checkpoints import sha256_of
 from optimizer.checkpoints.parts import component_of
 from optimizer.component_recipes import read_component_recipe
 from optimizer.components import extract
 from optimizer.recipes import read_recipe
+from scoring.errors import InputError
 from service.api.app import create_app
+from service.cli import app as commands
 from service.composing import compose
 from service.db.states import NodeKind, NodeState
 from service.db.store import Store
@@ -166,6 +169,10 @@ def test_recipes_tell_of_what_a_file_is_composed(
     names = {model["name"] for model in ancestors.values()}
     assert {"ann.safetensors", "bob.safetensors", "cat.safetensors", "anime.safetensors"} <= names
     assert client.get(f"/api/v1/jobs/{job_id}/recipe?node=mix").json()["action"] == "join"
+    # A .mecha file says a merge of A and B: with A's VAE it would be another checkpoint.
+    refused = CliRunner().invoke(commands, ["export-mecha", str(out), str(out.with_suffix(".mecha"))])
+    assert isinstance(refused.exception, InputError)
+    assert "(but its vae)" in str(refused.exception)
 
 
 def test_a_composed_leaf_is_ranked_by_its_score_and_measures_several_scorers(
