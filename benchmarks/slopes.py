@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import mul
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -29,8 +30,8 @@ from rich.table import Table
 from examples.emoji.assemble import assemble, assemble_reward
 from optimizer.blocks import BlockWeights, uniform
 from optimizer.rendered import Rendered
-from optimizer.samplers.told import ToldTrial, point, score_of
-from optimizer.search import SearchSettings, carries_slopes, propose
+from optimizer.samplers.told import ToldTrial, score_of
+from optimizer.search import BASELINES, SearchSettings, carries_slopes, propose
 from optimizer.slopes import mean_slopes
 from optimizer.trial import PairEvaluator
 from scoring.probes import Probe
@@ -118,8 +119,7 @@ def against_differences(pair: Pair, shown: Sequence[Probe], at: float) -> float:
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     """Of the angle between two vectors."""
-    product = sum(a * b for a, b in zip(one, other, strict=True))
-    return product / (math.hypot(*one) * math.hypot(*other))
+    return sum(map(mul, one, other)) / (math.hypot(*one) * math.hypot(*other))
 
 
 # --- memory
@@ -242,7 +242,6 @@ def searched(pair: Pair, arm: str, budget: float, seed: int) -> dict[str, Any]:
             {"cost": quarter, "trials": len(within), "score": chosen.score,
              "heldout": pair.score(chosen.weights, heldout)}
         )  # fmt: skip
-        assert len(point(chosen, pair.blocks)) == len(pair.blocks)
     return found
 
 
@@ -265,7 +264,7 @@ def main() -> None:
         folder = Path(name)
         assemble(folder)
         assemble_reward(folder / "reward")
-        found = _search(folder, arguments) if arguments.search else _measure(folder, arguments.pairs)
+        found: Any = _search(folder, arguments) if arguments.search else _measure(folder, arguments.pairs)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1))
 
@@ -295,7 +294,7 @@ def _search(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]
     for a, b in PAIRS[: arguments.pairs]:
         pair = Pair(folder, a, b)
         heldout = probes(HELDOUT, 5000)
-        ends = {name: pair.score(uniform(pair.blocks, at), heldout) for name, at in (("A", 0), ("B", 1), ("uniform", 0.5))}  # fmt: skip  # noqa: E501
+        ends = {name: pair.score(uniform(pair.blocks, at), heldout) for name, at in BASELINES.items()}
         for arm in arguments.arms:
             row = {**searched(pair, arm, arguments.budget, 0), "baselines": ends}
             found.append(row)
