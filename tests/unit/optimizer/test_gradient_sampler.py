@@ -38,10 +38,12 @@ def best(sampler: SamplerName, trials: int) -> float:
     return max(trial.score for trial in told if trial.score is not None)
 
 
+@pytest.mark.slow
 def test_it_climbs_higher_in_10_trials_than_gp_in_40() -> None:
     assert best("gradient", 10) > best("gp", 40)
 
 
+@pytest.mark.slow
 def test_a_resumed_search_proposes_what_an_undisturbed_one_does() -> None:
     settings = SearchSettings(sampler="gradient", seed=7)
     undisturbed = run(settings, [], 7)

@@ -73,6 +73,7 @@ class Pattern:
         return (images.double() * noise).sum((1, 2, 3))
 
 
+@pytest.mark.slow
 def test_slopes_are_central_differences(pair: PairEvaluator) -> None:
     pair._merged.scorers["clip"] = Pattern()
     probes = [probe(0, steps=2), probe(1, steps=2)]
