@@ -119,7 +119,8 @@ def against_differences(pair: Pair, shown: Sequence[Probe], at: float) -> float:
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     """Of the angle between two vectors."""
-    return sum(map(mul, one, other)) / (math.hypot(*one) * math.hypot(*other))
+    product: float = sum(map(mul, one, other))
+    return product / (math.hypot(*one) * math.hypot(*other))
 
 
 # --- memory
