@@ -23,7 +23,7 @@ class JobLine:
     def trials(self) -> tuple[int, int]:
         """(ended, planned) over all nodes; a node that is over has no trials left."""
         nodes = self.progress.nodes
-        ended = sum(node.trials_done + node.trials_failed for node in nodes)
+        ended = sum(node.trials_done + node.trials_stopped + node.trials_failed for node in nodes)
         left = sum(
             max(0, node.trials_planned - node.trials_done - node.trials_failed)
             for node in nodes

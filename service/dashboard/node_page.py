@@ -95,7 +95,10 @@ class NodePanels:
                 )
                 heldout = stat("Gain (held-out)", hint="The same on probes that the search never saw.")
                 eta = stat("Time left", hint="At the pace so far.")
-                more = stat("Worth going on", hint="Expected gain of more trials, where the search tells.")
+                sure = stat(
+                    "Beats its rivals",
+                    hint="How sure it is that the winner does, by a bootstrap over probes.",
+                )
                 pace = stat("Images per second")
         seen: list[object] = []
 
@@ -103,17 +106,17 @@ class NodePanels:
             node = now.progress
             set_state(badge, node.state)
             words.set_text(f"{node.a} + {node.b} → {node.output}" if node.b else KINDS.get(node.kind, ""))
-            ended = node.trials_done + node.trials_failed
+            ended = node.trials_done + node.trials_stopped + node.trials_failed
             bar.show(ended, node.trials_planned, node.state)
+            stopped = f", {node.trials_stopped} stopped early" if node.trials_stopped else ""
             failed = f", {node.trials_failed} failed" if node.trials_failed else ""
-            trials.set_text(f"{ended} / {node.trials_planned}{failed}")
+            trials.set_text(f"{ended} / {node.trials_planned}{stopped}{failed}")
             best.set_text(number(node.best.score) if node.best else "–")
             for label, value in ((gain, node.gain), (heldout, node.heldout_gain)):
                 label.set_text(signed(value))
                 label.classes(replace=f"stat-value {'good' if (value or 0) > 0 else ''}")
             eta.set_text(duration(node.eta_seconds))
-            expected = getattr(node, "expected_gain", None)
-            more.set_text(signed(expected) if isinstance(expected, int | float) else "–")
+            sure.set_text("–" if node.confidence is None else f"{node.confidence.probability:.0%}")
             pace.set_text("–" if node.renders_per_second is None else f"{node.renders_per_second:.2f}")
             told = [node.reason, node.stop_reason, node.warnings, node.notes]
             if told != seen:
