@@ -52,7 +52,8 @@ HELDOUT = ("dog, flat style", "panda, 3d style", "goat, noto style", "banana, tw
            "bread, flat style", "smiling face with sunglasses, noto style", "helicopter, noto style",
            "full moon face, flat style", "bicycle, twemoji style", "grapes, 3d style",
            "angry face, twemoji style", "evergreen tree, 3d style")  # fmt: skip
-DIFFERENCE = 0.02
+# Small: over wider ones the score bends, and they say less of the slope.
+DIFFERENCE = 0.0025
 PEAK_STEPS = (2, 8, 32)
 
 
