@@ -34,7 +34,9 @@ class Leaves:
         self._catalog, self._hashes = catalog, hashes
         self._foreseen: dict[str, Foreseen] = {}
         said = {leaf.name: leaf for leaf in request.leaves if isinstance(leaf, Leaf)}
-        found = {name: self._models(said.get(name, Leaf(name=name)), request.components) for name in names}
+        # Not validated: what no model can be called is refused by the catalog, in its own words.
+        leaves = [said.get(name, Leaf.model_construct(name=name)) for name in names]
+        found = {leaf.name: self._models(leaf, request.components) for leaf in leaves}
         self.composed: dict[str, Models] = {name: models for name, models in found.items() if models}
         self._baked: Models = request.baked.replaced
         with _naming("output"):
