@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from scoring.scorers.cards import is_voted
 from service.confidence import Confidence, winner_confidence
 from service.db.records import NodeRecord
-from service.db.states import TRIAL_ENDED, JobState, NodeKind, NodeState, TrialState
+from service.db.states import JobState, NodeKind, NodeState, TrialState
 from service.db.store import Store
 from service.db.tree import final_node
 from service.results import TreeScores, gain, result_scores, tree_scores, winner_warnings
@@ -143,7 +143,8 @@ def _node_progress(
     store: Store, nodes: Sequence[NodeRecord], node: NodeRecord, scores: dict[str, float], *, final: bool
 ) -> NodeProgress:
     counts = store.trial_counts(node.id)
-    done, failed, stopped = (counts.get(state, 0) for state in TRIAL_ENDED)
+    done, failed = counts.get(TrialState.DONE, 0), counts.get(TrialState.FAILED, 0)
+    stopped = counts.get(TrialState.STOPPED, 0)
     renders, seconds = store.render_totals(node.id)
     planned = trials_planned(node)
     searching = node.state is NodeState.RUNNING and node.stop_reason is None
