@@ -67,15 +67,17 @@ def freeu_stages(stages: Any, source: str) -> list[dict[str, Any]]:
     return [{_OLD_STAGE_KEYS.get(key, key): value for key, value in stage.items()} for stage in stages]
 
 
-def freeu_share(given: Any, steps: int, source: str) -> float:
-    """A share of the steps, from what FreeU's schedule holds: a decimal is that share, a whole number a step.
+def freeu_share(given: Any, steps: int | None, source: str) -> float:
+    """A share of the steps, from what FreeU's schedule holds: a decimal is that share, a whole number a step
+    (with steps None it is a share as well).
 
-    Raises InputError for what is no number.
+    Raises InputError for what is no number, or one too large.
     """
-    text = str(given)
     try:
-        share = int(text) / max(steps, 1) if text.lstrip("+-").isdigit() else float(text)
-    except ValueError as error:
+        text = str(given)
+        is_step = steps is not None and text.lstrip("+-").isdigit()
+        share = int(text) / max(steps or 0, 1) if is_step else float(text)
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{source}: the FreeU schedule holds {shown(given)}, which is no number") from error
     return share
 

@@ -98,13 +98,14 @@ def _thresholding(args: Sequence[Any], where: str) -> dict[str, Any]:
 def _freeu(args: Sequence[Any], steps: Any, where: str) -> dict[str, Any]:
     """From {start_ratio, stop_ratio, transition_smoothness, version, stage_infos}, or from the same values in
     a row, before them whether it is on; the version was added later."""
+    whole: int | None = steps if isinstance(steps, int) else 1
     if isinstance(args[0], Mapping):
         numbers = [args[0].get(key, plain) for key, plain in _FREEU_STATE.items()]
         infos = args[0].get("stage_infos", [])
     else:
         numbers, infos = _freeu_in_a_row(args)
-    steps = steps if isinstance(steps, int) else 1
-    start, stop, transition = (freeu_share(number, steps, where) for number in numbers[:3])
+        whole = None  # In a row, shares are never steps.
+    start, stop, transition = (freeu_share(number, whole, where) for number in numbers[:3])
     return {
         "start": start,
         "stop": stop,
@@ -119,10 +120,8 @@ def _freeu_in_a_row(args: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     fifth = args[4] if len(args) > 4 else None
     counted = isinstance(fifth, int | float) and len(args[5:]) % len(_STAGE) == 0
     has_version = isinstance(fifth, str) or counted
-    head = list(args[1:5]) if has_version else [*args[1:4]]
-    # In a row, shares are never steps.
-    numbers = [float(x) if isinstance(x, int) and i < 3 else x for i, x in enumerate(head)]
-    return [*numbers, *plain[len(numbers) :]], list(args[1 + len(head) :])
+    head = list(args[1:5] if has_version else args[1:4])
+    return [*head, *plain[len(head) :]], list(args[1 + len(head) :])
 
 
 def _stages(infos: Any) -> Any:

@@ -86,8 +86,8 @@ class Guard:
             return
         except OperationalError as error:
             log.error("the guard does not reach the database: %s", error.args[0])
-            answer = problem(503, "Database not available", "who asks can't be checked now; try again")
-            await _answer(answer, scope, receive, send)
+            detail = "the database does not answer, so who asks can't be checked; try again"
+            await _answer(problem(503, "Database not available", detail), scope, receive, send)
             return
         set_identity(scope, None if shown is None else shown.identity)
         if shown is not None:

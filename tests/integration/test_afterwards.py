@@ -210,7 +210,7 @@ def test_a_new_scorer_judges_the_stored_images_and_can_be_weighed(
         retally(store, job_id, RetallyRequest(weights={"red": 1}))
     told = json.loads(run(installed, "rescore", job_id, "--scorer", "red", "--node", "01b", "--json"))
     assert [(each["node"], each["added"]) for each in told["nodes"]] == [("01b", 4 * 2 + 4)]
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
         answer = client.post(f"/api/v1/jobs/{job_id}/rescore", json={"scorers": [{"scorer": "red"}]})
         assert answer.status_code == 200, answer.text
         assert [each["added"] for each in answer.json()["nodes"]] == [0, 4 * 2 + 4, 2 + 1]
@@ -283,7 +283,7 @@ def test_a_trial_that_was_interrupted_is_resumed_after_a_rescore(settings: Setti
 
 
 def test_judging_and_exporting_over_http(settings: Settings, store: Store, tree: str) -> None:
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
         answer = client.post(f"/api/v1/jobs/{tree}/export", json={"trial": 3, "output": "over http"})
         assert answer.status_code == 201, answer.text
         assert (

@@ -37,7 +37,7 @@ def test_a_job_file_is_submitted_watched_and_shown(cli: Cli) -> None:
 
     bad = cli.run("submit", cli.job_file(job(leaves=["missing", "right"])), "--server", server)
     assert bad.returncode == 2
-    assert bad.stderr.startswith("autombw: no model 'missing'"), bad.stderr
+    assert bad.stderr.startswith("autombw: leaf 'missing': no model 'missing'"), bad.stderr
     again = cli.run("retry", job_id, "--server", server)
     assert (again.returncode, "nothing to retry" in again.stderr) == (2, True)
 
