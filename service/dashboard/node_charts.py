@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from optimizer.elements import is_element
 from service.dashboard.charts import Options, axis, legend, tooltip
 from service.dashboard.node_topics import NodeView
 from service.dashboard.texts import duration, number, shorter
@@ -106,7 +107,7 @@ def u_chart(view: NodeView, palette: Palette) -> Options:
     A bar spans the middle half of the best trials, a small dot is one of them, the diamond is the best.
     """
     top = view.ranked[:TOP]
-    blocks = view.blocks
+    blocks = [name for name in view.blocks if not is_element(name)]
     parts = {
         "IN": [block for block in blocks if block.startswith("IN")],
         "OUT": [block for block in reversed(blocks) if block.startswith("OUT") and block != "OUT"],
