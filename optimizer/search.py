@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from threadpoolctl import ThreadpoolController
 
 from optimizer.blocks import BlockWeights, uniform
+from optimizer.drafts import DraftSettings
 from optimizer.samplers.choice import BY_SLOPES, SamplerName
 from optimizer.samplers.evolution import evolved
 from optimizer.samplers.gradient import climbed
@@ -81,6 +82,11 @@ class SearchSettings(BaseModel):
         description="Stop a trial that falls behind the best one before all its probes are rendered "
         "(docs/stopping.md). Its estimate informs the sampler and never wins.",
     )
+    drafts: DraftSettings | None = Field(
+        default=None,
+        description="Render a trial with fewer steps or smaller first, and whole only where that promises "
+        "something (docs/stopping.md). {} takes half the steps.",
+    )
     space: SpaceSettings = Field(
         default_factory=SpaceSettings,
         description="Constraints: blocks frozen, bounded, tied, symmetric (docs/constraints.md).",
@@ -100,6 +106,15 @@ class SearchSettings(BaseModel):
         description="rescaled: to the mean and spread of this search's scores, as other scorers or prompts "
         "have other scales; same: they come from the same scorers and probes.",
     )
+
+    @model_validator(mode="after")
+    def _check_drafts(self) -> SearchSettings:
+        if self.drafts is not None and self.sampler in BY_SLOPES:
+            raise ValueError(
+                f"drafts do not go with sampler {self.sampler}, whose trials are rendered whole for their "
+                "slopes: leave one of the two out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_warm_start(self) -> SearchSettings:

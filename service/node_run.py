@@ -111,7 +111,7 @@ def _run_average(context: NodeContext) -> None:
 def _prepare(context: NodeContext, evaluator: Evaluator | PairEvaluator) -> None:
     """Once the models are loaded: batches that fit, and the files of the next node on their way."""
     log.info(LOADED, context.node.id)
-    evaluator.fit_batches([*context.plan.probes, *context.plan.heldout], context.settings.batches_file)
+    evaluator.fit_batches(context.plan.all_probes, context.settings.batches_file)
     # A CPU that renders has no time to inspect: the next node does that in any case.
     catalog = None if context.device == "cpu" else context.catalog
     read_ahead(next_files(context.store, context.catalog, context.node), catalog)

@@ -292,6 +292,8 @@ class Plans:
         probes = self._read(own.probes, f"{where}.probes", self._probes)
         heldout = self._read(own.heldout, f"{where}.heldout", self._heldout)
         search = _search(self._request.search, own.search, where, self._blocks)
+        if self.voted and search.drafts is not None:
+            raise InputError(f"{where}.search.drafts: people vote on whole images; leave it or `human` out")
         plan = NodePlan(
             probes=list(probes.probes),
             heldout=list(heldout.probes),

@@ -69,7 +69,9 @@ class NodeProgress(BaseModel):
     trials_done: int
     trials_failed: int
     trials_waiting: int = Field(description="Trials that are rendered and wait for votes.")
-    trials_stopped: int = Field(description="By racing, before all of their probes were rendered.")
+    trials_stopped: int = Field(
+        description="By racing or their drafts, before all of their probes were rendered."
+    )
     probe_noise: float | None = Field(
         description="How far a probe's difference to the best trial strays (a standard deviation), as racing "
         "measured it last."

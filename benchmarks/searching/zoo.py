@@ -84,33 +84,34 @@ class ZooObjective:
         self._folder = folder
         job = yaml.safe_load(JOB.read_text())
         random = Random(number)
-        self._searched = _probes(job["probes"], random, SEARCH_PROBES, seed=1000 + number)
+        self.searched = _probes(job["probes"], random, SEARCH_PROBES, seed=1000 + number)
         self._held_out = _probes(job["heldout"], random, HELD_OUT_PROBES, seed=2000 + number)
 
     def measured_price(self) -> float:
         """CPU seconds of a score with slopes over those of a score, the medians of what the cache has."""
         seconds: dict[bool, list[float]] = {True: [], False: []}
-        for rated in self._cache(self._searched).rated.values():
+        for rated in self._cache(self.searched).rated.values():
             seconds[rated.slopes is not None].append(rated.seconds)
         if not seconds[True] or not seconds[False]:
             return self.slope_price
         return median(seconds[True]) / median(seconds[False])
 
     def observe(self, weights: BlockWeights) -> float:
-        return fmean(self._rated(weights, self._searched).scores)
+        return fmean(self.rated(weights, self.searched).scores)
 
     def observe_slopes(self, weights: BlockWeights) -> tuple[float, BlockWeights]:
-        rated = self._rated(weights, self._searched, with_slopes=True)
+        rated = self.rated(weights, self.searched, with_slopes=True)
         assert rated.slopes is not None
         return fmean(rated.scores), rated.slopes
 
     def truth(self, weights: BlockWeights) -> float:
         best, uniform_merge = (
-            fmean(self._rated(each, self._held_out).scores) for each in (weights, uniform(self.blocks, 0.5))
+            fmean(self.rated(each, self._held_out).scores) for each in (weights, uniform(self.blocks, 0.5))
         )
         return best - uniform_merge
 
-    def _rated(self, weights: BlockWeights, probes: Sequence[Probe], with_slopes: bool = False) -> Rated:
+    def rated(self, weights: BlockWeights, probes: Sequence[Probe], with_slopes: bool = False) -> Rated:
+        """What these weights give on these probes: rendered, or as the cache has it."""
         cache = self._cache(probes)
         key = _key(weights) + ("/slopes" if with_slopes else "")
         if key not in cache.rated:

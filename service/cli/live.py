@@ -151,7 +151,7 @@ def _pace(node: dict[str, Any], ended: int) -> str:
     if node["trials_failed"]:
         parts.append(f"{node['trials_failed']} failed")
     if node["trials_stopped"]:
-        noise = f" (probe noise {node['probe_noise']:.2g})"
+        noise = f" (probe noise {node['probe_noise']:.2g})" if node["probe_noise"] is not None else ""
         parts.append(f"{node['trials_stopped']} stopped early{noise}")
     if node["trials_warned"]:
         parts.append(f"{node['trials_warned']} to be looked at")

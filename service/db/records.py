@@ -104,9 +104,10 @@ class EndedTrial(Record):
 
     @property
     def expected(self) -> Estimate | None:
-        """What one that racing stopped would have scored."""
-        told = (self.estimate, self.standard_error, self.probes_seen, self.probe_noise)
-        return None if None in told else Estimate(*told)  # type: ignore[arg-type]
+        """What one that racing or its draft stopped would have scored."""
+        if self.estimate is None or self.standard_error is None or self.probes_seen is None:
+            return None
+        return Estimate(self.estimate, self.standard_error, self.probes_seen, self.probe_noise)
 
 
 class RenderRecord(Record):

@@ -74,6 +74,12 @@ def probes(**changes: Any) -> dict[str, Any]:
         ({"leaves": ["left", "nan"]}, "nan.safetensors is broken: block IN00 has .* NaN"),
         ({"leaves": ["left", "twin"]}, "'left' and 'twin' have the same content under two names"),
         ({"leaves": ["left", "left"]}, "leaf left is named 2 times"),
+        (
+            {"search": {"trials": 9, "drafts": {}}, "scorers": [{"scorer": "human"}], "watch": []},
+            r"search\.drafts: people vote on whole images",
+        ),
+        ({"search": {"sampler": "auto", "drafts": {}}}, "drafts do not go with sampler auto"),
+        ({"search": {"drafts": {"steps": 1}}}, "a draft with all steps at full size is the trial itself"),
         ({"tally": "mode"}, "tally: unknown 'mode'; known: arithmetic"),
         ({"scorers": [{"scorer": "taste"}]}, "unknown scorer 'taste'; known: .*clip"),
         ({"scorers": []}, "scorers: .*at least 1"),
