@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from optimizer.blocks import BlockWeights, block_of, check_weights
+from optimizer.blocks import BlockWeights, check_weights
 from optimizer.checkpoints.architectures import blocks_of, expected_tensors
 from optimizer.checkpoints.names import unet_names
 from optimizer.checkpoints.opening import open_checkpoint
@@ -17,6 +17,7 @@ from optimizer.checkpoints.reading import CheckpointFile
 from optimizer.checkpoints.unets import check_unet, open_unets, write_with_unet
 from optimizer.checkpoints.writing import Sealed
 from optimizer.components import Sources, elsewhere, open_sources
+from optimizer.elements import Groups, elements_in
 from optimizer.gradients import BlockGradients
 from optimizer.means import Means
 from scoring.errors import InputError, TrialFailed
@@ -37,7 +38,9 @@ class LiveMerge:
     fp32 inside the kernel and rounded once. Parameters that lie channels last go on to do so. At first the
     UNet is A.
 
-    architecture: of both files and of `unet`; dtype: of the live parameters, fp32, fp16 or bf16.
+    architecture: of both files and of `unet`; dtype: of the live parameters, fp32, fp16 or bf16. elements: by
+    name, tensors that have a weight apart from their block's (optimizer/elements.py); wherever blocks are
+    spoken of here, they stand beside them.
     Memory: the UNet once, and twice more the blocks that differ.
     Raises InputError when a file cannot be read or lacks a UNet tensor, and when A and B are the same UNet
     in `dtype`.
@@ -58,9 +61,11 @@ class LiveMerge:
         architecture: str,
         device: torch.device | str,
         dtype: torch.dtype,
+        elements: Sequence[str] = (),
     ) -> None:
-        self._known = blocks_of(architecture)
-        places = _Places(unet, self._known)
+        groups = groups_of(architecture, elements)
+        self._known = groups.names
+        places = _Places(unet, groups)
         with open_checkpoint(path_a) as a, open_checkpoint(path_b) as b:
             for file in (a, b):
                 check_unet(file, architecture)
@@ -158,19 +163,20 @@ def export_merge(
 
     Tensor by tensor from the memory maps, in fp32, rounded once to `dtype`. Only the UNet is merged: VAE,
     text encoder and whatever else A holds come from A, or from where `parts` says; EMA copies are left out.
-    weights: an alpha in [0, 1] for every block in which A and B differ. parts: text encoder or VAE -> the
-    files that it comes from. sealed: see `write_streamed`. Raises InputError for files that do
-    not fit each other, for wrong weights, and when the file cannot be written; an older `out` then stays as
-    it was.
+    weights: an alpha in [0, 1] for every block in which A and B differ, and for elements of blocks. parts:
+    text encoder or VAE -> the files that it comes from. sealed: see `write_streamed`. Raises InputError for
+    files that do not fit each other, for wrong weights, and when the file cannot be written; an older `out`
+    then stays as it was.
     """
     with ExitStack() as stack:
         architecture, (a, b) = stack.enter_context(open_unets((path_a, path_b)))
-        alphas = _check_differing(weights, (), blocks_of(architecture))
+        groups = groups_of(architecture, elements_in(weights))
+        alphas = _check_differing(weights, (), groups.names)
         _, files = stack.enter_context(open_sources(parts or {}, architecture))
         write_with_unet(
             out,
             a,
-            lambda key: _merged(a, b, key, alphas.get(str(block_of(key)))),
+            lambda key: _merged(a, b, key, groups.of(key), alphas),
             architecture=architecture,
             metadata=metadata,
             dtype=dtype,
@@ -179,15 +185,20 @@ def export_merge(
         )
 
 
-def differing_blocks(path_a: Path, path_b: Path) -> tuple[str, ...]:
-    """The blocks in which two files differ: those that `export_merge` needs a weight for.
+def differing_blocks(path_a: Path, path_b: Path, elements: Sequence[str] = ()) -> tuple[str, ...]:
+    """The blocks and elements in which two files differ: those that `export_merge` needs a weight for.
 
     Raises InputError for files that do not fit each other.
     """
     with open_unets((path_a, path_b)) as (architecture, (a, b)):
-        unet = expected_tensors(architecture).unet
-        found = {str(block_of(key)) for key in unet if not _same(a, b, key)}
-        return tuple(block for block in blocks_of(architecture) if block in found)
+        groups = groups_of(architecture, elements)
+        found = {group for key, group in groups.by_key().items() if not _same(a, b, key)}
+        return tuple(name for name in groups.names if name in found)
+
+
+def groups_of(architecture: str, elements: Iterable[str] = ()) -> Groups:
+    """What the UNet's tensors of an architecture move with. Raises InputError as `Groups`."""
+    return Groups(expected_tensors(architecture).unet, blocks_of(architecture), elements)
 
 
 def lerp_into(out: Tensor, a: Tensor, b: Tensor, alpha: float) -> None:
@@ -200,16 +211,17 @@ def lerp_into(out: Tensor, a: Tensor, b: Tensor, alpha: float) -> None:
 
 
 class _Places:
-    """Where each UNet tensor lies in the flat slice of its block."""
+    """Where each UNet tensor lies in the flat slice of its block or element."""
 
-    def __init__(self, unet: nn.Module, blocks: tuple[str, ...]) -> None:
-        self.keys: dict[str, list[str]] = {block: [] for block in blocks}
+    def __init__(self, unet: nn.Module, groups: Groups) -> None:
+        self._groups = groups
+        self.keys: dict[str, list[str]] = {block: [] for block in groups.names}
         self._places: dict[str, tuple[int, torch.Size, tuple[int, ...]]] = {}
-        self._sizes = dict.fromkeys(blocks, 0)
+        self._sizes = dict.fromkeys(groups.names, 0)
         self._names = unet_names(unet)
         for name, parameter in unet.named_parameters():
             key = self._names[name]
-            block = str(block_of(key))
+            block = groups.of(key)
             self.keys[block].append(key)
             self._places[key] = (self._sizes[block], parameter.shape, _strides(parameter))
             self._sizes[block] += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
@@ -231,13 +243,13 @@ class _Places:
         """Make the UNet's parameters views of the live slices."""
         for name, parameter in unet.named_parameters():
             key = self._names[name]
-            parameter.data = self._view(live[str(block_of(key))], key)
+            parameter.data = self._view(live[self._groups.of(key)], key)
 
     def take_gradients(self, unet: nn.Module, grads: Mapping[str, Tensor]) -> None:
         """Make the gradients of the parameters of these blocks views of `grads`, to which autograd adds."""
         for name, parameter in unet.named_parameters():
             key = self._names[name]
-            block = str(block_of(key))
+            block = self._groups.of(key)
             parameter.requires_grad_(block in grads)
             parameter.grad = self._view(grads[block], key) if block in grads else None
 
@@ -245,7 +257,7 @@ class _Places:
         """The first parameter of each block, as (owner, its name there, where it lies in memory)."""
         first: dict[str, str] = {}
         for name, key in self._names.items():
-            first.setdefault(str(block_of(key)), name)
+            first.setdefault(self._groups.of(key), name)
         found = []
         for path, _, name in (full.rpartition(".") for full in first.values()):
             owner = unet.get_submodule(path)
@@ -291,12 +303,13 @@ def _moves(a: CheckpointFile, b: CheckpointFile, key: str, dtype: torch.dtype) -
     return not torch.equal(a.tensor(key).to(dtype), b.tensor(key).to(dtype))
 
 
-def _merged(a: CheckpointFile, b: CheckpointFile, key: str, alpha: float | None) -> Tensor:
+def _merged(
+    a: CheckpointFile, b: CheckpointFile, key: str, block: str, alphas: Mapping[str, float]
+) -> Tensor:
+    alpha = alphas.get(block)
     if alpha is None:
         if not _same(a, b, key):
-            raise InputError(
-                f"no weight for block {block_of(key)}, in which A and B differ; give one from 0 to 1"
-            )
+            raise InputError(f"no weight for block {block}, in which A and B differ; give one from 0 to 1")
         alpha = 0.0
     if alpha in (0.0, 1.0):
         return (b if alpha else a).tensor(key)

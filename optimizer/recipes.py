@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from optimizer.blocks import RECIPE_ORDER, BlockWeights
 from optimizer.checkpoints.parts import Component
 from optimizer.checkpoints.writing import modelspec
+from optimizer.elements import elements_in
 from scoring.errors import InputError
 
 
@@ -40,7 +41,9 @@ class Recipe(BaseModel):
     b: Parent
     architecture: str
     prediction_type: str
-    weights: BlockWeights = Field(description="Block name -> alpha; merged = (1 - alpha) A + alpha B.")
+    weights: BlockWeights = Field(
+        description="Block or element (as IN04/attn2) -> alpha; merged = (1 - alpha) A + alpha B."
+    )
     dtype: str = "float16"
     trials: int | None = Field(default=None, description="Trials that the search took.")
     scores: dict[str, float] = Field(
@@ -71,7 +74,8 @@ def metadata_of(recipe: Recipe) -> dict[str, str]:
     return {
         **_shared_metadata(recipe, recipe.parents),
         "sd_merge_recipe": json.dumps(_a1111_recipe(recipe)),
-        "sd_mbwrt_recipe": json.dumps(_mbwrt_recipe(recipe)),
+        # Its weights line has blocks alone, and would say another merge.
+        **({} if elements_in(recipe.weights) else {"sd_mbwrt_recipe": json.dumps(_mbwrt_recipe(recipe))}),
         "autombw_recipe": recipe.model_dump_json(exclude=_METADATA),
     }
 

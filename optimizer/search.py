@@ -7,8 +7,8 @@ number). A search that was killed twenty times proposes what an undisturbed one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from threadpoolctl import ThreadpoolController
 
 from optimizer.blocks import BlockWeights, uniform
+from optimizer.choices import OF_A, UNIFORM, Choices, ChoiceSettings
 from optimizer.drafts import DraftSettings
 from optimizer.samplers.choice import BY_SLOPES, SamplerName
 from optimizer.samplers.evolution import evolved
@@ -32,17 +33,21 @@ from optimizer.warm_start import (
     start_weights,
     weights_here,
 )
+from scoring.errors import InputError
 
 __all__ = [
     "BASELINES",
     "MOST_TOLD",
+    "Candidate",
     "SamplerName",
     "SearchSettings",
     "ToldTrial",
+    "baseline_candidate",
     "baseline_name",
     "best_trial",
     "carries_slopes",
     "may_win",
+    "next_trial",
     "propose",
     "stop_reason",
 ]
@@ -54,6 +59,18 @@ BASELINES: dict[str, float] = {"a": 0.0, "b": 1.0, "uniform": 0.5}
 # takes 0.5 s after 300 trials and 5 s after 1,000, TPE 0.15 s after 1,000 and 1.8 s after 10,000
 # (`python -m benchmarks.propose --quick`). What is random needs to know none.
 MOST_TOLD: dict[SamplerName, int] = {"gp": 300, "tpe": 1000, "random": 0}
+
+
+# They move numbers alone.
+_WITHOUT_CHOICES: tuple[SamplerName, ...] = ("cmaes", "gradient")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a trial is to evaluate. choices: {} in a search without any."""
+
+    weights: BlockWeights
+    choices: Choices = field(default_factory=dict)
 
 
 class SearchSettings(BaseModel):
@@ -89,7 +106,13 @@ class SearchSettings(BaseModel):
     )
     space: SpaceSettings = Field(
         default_factory=SpaceSettings,
-        description="Constraints: blocks frozen, bounded, tied, symmetric (docs/constraints.md).",
+        description="Constraints: blocks frozen, bounded, tied, symmetric, and elements of blocks with "
+        "weights of their own (docs/constraints.md).",
+    )
+    choices: ChoiceSettings = Field(
+        default_factory=ChoiceSettings,
+        description="Parameters that are no numbers, searched together with the weights: "
+        "{text_encoder: [a, b, uniform]}. Not with the samplers cmaes and gradient.",
     )
     start: list[StartPoint] = Field(
         default_factory=list,
@@ -117,6 +140,15 @@ class SearchSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_choices(self) -> SearchSettings:
+        if self.choices.options and self.sampler in _WITHOUT_CHOICES:
+            raise InputError(
+                f"sampler {self.sampler} moves numbers alone and can't make `choices` "
+                f"({', '.join(self.choices.options)}); take gp or tpe"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_warm_start(self) -> SearchSettings:
         check_imported_once(self.imported)
         check_start(self.start, self.imported)
@@ -129,6 +161,11 @@ def baseline_name(number: int) -> str | None:
     return names[number] if number < len(names) else None
 
 
+def baseline_candidate(settings: SearchSettings, blocks: Sequence[str], name: str) -> Candidate:
+    """A baseline of BASELINES by its name, with the choices of what it is."""
+    return Candidate(uniform(blocks, BASELINES[name]), settings.choices.of_parents(name))
+
+
 def propose(
     settings: SearchSettings,
     blocks: Sequence[str],
@@ -137,31 +174,51 @@ def propose(
     *,
     noisy: bool = False,
 ) -> BlockWeights:
-    """The block weights of trial `number`, each in [0, 1], one for every name in `blocks`.
+    """The weights of `next_trial`, for a search without choices."""
+    return next_trial(settings, blocks, number, told, noisy=noisy).weights
 
-    noisy: whether equal weights may score differently, as they do where people judge.
+
+def next_trial(
+    settings: SearchSettings,
+    blocks: Sequence[str],
+    number: int,
+    told: Sequence[ToldTrial],
+    *,
+    noisy: bool = False,
+) -> Candidate:
+    """What trial `number` is to evaluate: weights in [0, 1], one for every name in `blocks`, and choices.
+
+    Baselines have the choices of what they are; start points and imported trials those of A. noisy: whether
+    equal weights may score differently, as they do where people judge.
     """
     name = baseline_name(number)
     if name is not None:
-        return uniform(blocks, BASELINES[name])
+        return baseline_candidate(settings, blocks, name)
     space = Space.of(settings.space, blocks)
     if number < _first_proposed(settings):
         point = start_weights(settings.start[number - len(BASELINES)], blocks, settings.imported)
-        return space.nearest(point)
+        return Candidate(space.nearest(point), _choices_of_a(settings))
     before = sorted((t for t in told if t.number < number), key=lambda t: t.number)
     middle = uniform(blocks, BASELINES["uniform"])
-    centre = space.nearest(middle)
-    if not space.contains(middle) and all(t.weights != centre for t in before):
+    chosen = settings.choices.of_parents(UNIFORM)
+    centre = Candidate(space.nearest(middle), settings.choices.nearest(chosen))
+    outside = not (space.contains(middle) and settings.choices.contain(chosen))
+    if outside and all(Candidate(t.weights, t.choices) != centre for t in before):
         # Every sampler is told the middle first: the uniform merge, or what is closest to it.
         return centre
-    return space.weights(_proposed(settings, space, number, before, noisy=noisy))
+    point, choices = _proposed(settings, space, number, before, noisy=noisy)
+    return Candidate(space.weights(point), choices)
 
 
 def _proposed(
     settings: SearchSettings, space: Space, number: int, before: Sequence[ToldTrial], *, noisy: bool
-) -> Point:
-    """The point of the space that the sampler proposes, told of the trials within it."""
-    history = [_in_space(t, space) for t in before if t.informs and space.contains(t.weights)]
+) -> tuple[Point, Choices]:
+    """The point of the space and the choices that the sampler proposes, told of the trials within."""
+    history = [
+        _in_space(t, space)
+        for t in before
+        if t.informs and space.contains(t.weights) and settings.choices.contain(t.choices)
+    ]
     seed = seed_of(settings.seed, number)
     # Threads gain nothing on such small matrices; on a busy machine they wait for each other, ten times as
     # long as it takes.
@@ -171,10 +228,10 @@ def _proposed(
         match settings.sampler:
             case "cmaes":
                 own = [trial for trial in history if trial.number >= _first_proposed(settings)]
-                return evolved(space.names, own, _as_told(settings, space), seed)
+                return evolved(space.names, own, _as_told(settings, space), seed), {}
             case "auto" | "gradient":
                 if any(trial.slopes is not None for trial in history):
-                    return climbed(space.names, informing, seed)
+                    return climbed(space.names, informing, seed), {}
                 name = "gp"
             case other:
                 name = other
@@ -186,6 +243,7 @@ def _proposed(
             informative(informing, MOST_TOLD[name]),
             seed,
             exact=not (noisy or settings.imported) and all(t.estimate is None for t in history),
+            options=settings.choices.options,
         )
 
 
@@ -203,16 +261,17 @@ def stop_reason(settings: SearchSettings, told: Sequence[ToldTrial], elapsed_sec
         return f"all {settings.trials} trials are done"
     if settings.seconds is not None and elapsed_seconds >= settings.seconds:
         return f"the time budget of {settings.seconds:g} s is used up"
-    best = best_trial([trial for trial in told if may_win(settings, trial.weights)])
+    best = best_trial([trial for trial in told if may_win(settings, trial.weights, trial.choices)])
     if settings.patience is None or best is None:
         return None
     since = sum(t.number > max(best.number, _first_proposed(settings) - 1) for t in told)
     return f"no improvement in {since} trials" if since >= settings.patience else None
 
 
-def may_win(settings: SearchSettings, weights: BlockWeights) -> bool:
-    """Whether a trial of these weights can win: a baseline outside the space is only to be beaten."""
-    return settings.space.is_whole or Space.of(settings.space, list(weights)).contains(weights)
+def may_win(settings: SearchSettings, weights: BlockWeights, choices: Mapping[str, str]) -> bool:
+    """Whether such a trial can win: a baseline outside the space, or of no option, is only to be beaten."""
+    inside = settings.space.is_whole or Space.of(settings.space, list(weights)).contains(weights)
+    return inside and settings.choices.contain(choices)
 
 
 def best_trial(told: Sequence[ToldTrial]) -> ToldTrial | None:
@@ -238,7 +297,10 @@ def _as_told(settings: SearchSettings, space: Space) -> list[ToldTrial]:
     """
     return [
         ToldTrial(
-            number - len(settings.imported), space.point(weights_here(t.weights, space.blocks)), t.score
+            number - len(settings.imported),
+            space.point(weights_here(t.weights, space.blocks)),
+            t.score,
+            choices=_choices_of_a(settings),
         )
         for number, t in enumerate(settings.imported)
     ]
@@ -253,13 +315,22 @@ def _imported(settings: SearchSettings, space: Space, own: Sequence[ToldTrial]) 
     scores: list[float] | None = [trial.score for trial in settings.imported]
     if settings.imported and settings.imported_scores == "rescaled":
         scores = rescaled([trial.score for trial in settings.imported], [score_of(trial) for trial in own])
-    known = {tuple(trial.weights[name] for name in space.names) for trial in own}
+    known = {_place(trial, space) for trial in own}
     told: list[ToldTrial] = []
     for trial, score in zip(_as_told(settings, space), scores or [], strict=False):
-        if (where := tuple(trial.weights.values())) not in known:
+        if (where := _place(trial, space)) not in known:
             known.add(where)
             told.append(replace(trial, score=score))
     return told
+
+
+def _place(trial: ToldTrial, space: Space) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    return tuple(trial.weights[name] for name in space.names), tuple(trial.choices.values())
+
+
+def _choices_of_a(settings: SearchSettings) -> Choices:
+    """What weights come with that say nothing of choices."""
+    return settings.choices.nearest(settings.choices.of_parents(OF_A))
 
 
 def _first_proposed(settings: SearchSettings) -> int:

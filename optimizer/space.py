@@ -1,5 +1,8 @@
 """Which block weights a search may try: blocks frozen at a value, bounds, and blocks that share one value.
 
+Elements (optimizer/elements.py), the tensors of a block that have a weight of their own, are named beside the
+blocks.
+
 A sampler sees the free dimensions alone, each in [0, 1] over its bounds: `Space.weights` makes block weights
 of such a point and `Space.point` goes back, as mergekit's genome does between a vector and a configuration.
 """
@@ -7,17 +10,28 @@ of such a point and `Space.point` goes back, as mergekit's genome does between a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from optimizer.blocks import BLOCKS, SDXL_BLOCKS, BlockWeights
+from optimizer.elements import (
+    ALL_BLOCKS,
+    Alpha,
+    AnyPattern,
+    ElementPattern,
+    check_order,
+    element,
+    in_order,
+    is_element,
+    parts_found,
+    pattern_of_row,
+)
 from scoring.errors import InputError
 
-Alpha = Annotated[float, Field(ge=0, le=1)]
 Point = dict[str, float]
 """Name of a dimension -> where it stands between its bounds, 0 to 1."""
 
@@ -50,6 +64,11 @@ class SpaceSettings(BaseModel):
     symmetric: bool = Field(
         default=False, description="Tie the first input block to the last output block, and so on inwards."
     )
+    elements: list[AnyPattern] = Field(
+        default_factory=list,
+        description="Tensors that have a weight of their own, apart from that of their block, by parts of "
+        "their names: [{blocks: IN00-IN05, tensors: attn2, bounds: [0, 0.5]}, 'OUT03:ff.net:0.3'].",
+    )
 
     @model_validator(mode="after")
     def _fits_an_architecture(self) -> SpaceSettings:
@@ -66,22 +85,53 @@ class SpaceSettings(BaseModel):
         """Whether nothing is constrained."""
         return not (self.freeze or self.bounds or self.ties or self.symmetric)
 
-    def resolved(self, blocks: Sequence[str]) -> SpaceSettings:
+    @property
+    def element_names(self) -> list[str]:
+        """The elements of resolved settings."""
+        return [element(pattern.blocks, *pattern.tensors) for pattern in map(_pattern, self.elements)]
+
+    def resolved(self, blocks: Sequence[str], tensors: Collection[str] | None = None) -> SpaceSettings:
         """The same constraints on an architecture's blocks, without ranges, `all` and `symmetric`.
 
         A tie of which one block is frozen is frozen whole; the bounds of a tie are those that all its blocks
-        allow. Raises InputError for unknown blocks, contradictions, and when nothing is left to be searched.
+        allow. A pattern becomes the elements of its blocks, tied or frozen. tensors: the full keys of the
+        architecture's UNet; an element without any is left out (None: they are not looked at). Raises
+        InputError for unknown blocks, contradictions, a pattern of no tensor, and when nothing is left to be
+        searched.
         """
-        frozen = _by_block("freeze", self.freeze, blocks)
-        groups = _groups(self, blocks)
+        patterns = [(said, _elements_of(said, blocks, tensors)) for said in map(_pattern, self.elements)]
+        names = _Names.of(blocks, [name for _, found in patterns for name in found])
+        if tensors is not None:
+            check_order(names.elements, tensors)
+        freeze = _by_name("freeze", self.freeze, names)
+        limited = _by_name("bounds", {k: v for k, v in self.bounds.items() if k != ALL}, names)
+        groups = _groups(self, names)
+        for pattern, found in patterns:
+            _said_once("freeze", found if pattern.alpha is not None else (), freeze)
+            _said_once("bounds", found if pattern.bounds is not None else (), limited)
+            if pattern.alpha is not None:
+                freeze |= dict.fromkeys(found, pattern.alpha)
+            elif pattern.bounds is not None:
+                limited |= dict.fromkeys(found, pattern.bounds)
+            if len(found) > 1:
+                _said_once("ties", found, {name: group for group in groups for name in group})
+                groups.append(tuple(found))
+        return self._settled(names, freeze, limited, groups)
+
+    def _settled(
+        self,
+        names: _Names,
+        frozen: dict[str, float],
+        bounds: Mapping[str, tuple[float, float]],
+        groups: Sequence[tuple[str, ...]],
+    ) -> SpaceSettings:
         for group in groups:
             frozen |= _frozen_whole(group, frozen)
-        bounds = _by_block("bounds", {k: v for k, v in self.bounds.items() if k != ALL}, blocks)
         for name in bounds:
             if name in frozen:
                 raise InputError(f"space: {name} is frozen and has bounds; leave it out of one of them")
         otherwise = self.bounds.get(ALL, _WHOLE)
-        free = [name for name in blocks if name not in frozen]
+        free = [name for name in names.all if name not in frozen]
         if not free:
             raise InputError("space: every block is frozen and nothing is left to search; leave one free")
         limits = {name: bounds.get(name, otherwise) for name in free}
@@ -95,12 +145,29 @@ class SpaceSettings(BaseModel):
             bounds={name: limit for name, limit in limits.items() if limit != _WHOLE},
             ties=[list(group) for group in ties],
             symmetric=False,
+            elements=[_one_element(name) for name in names.elements],
         )
 
 
 @dataclass(frozen=True)
+class _Names:
+    """What has a weight: blocks, and elements of them. all: both, in order."""
+
+    blocks: Sequence[str]
+    elements: Sequence[str]
+    all: Sequence[str]
+
+    @classmethod
+    def of(cls, blocks: Sequence[str], elements: Sequence[str]) -> _Names:
+        for place, name in enumerate(elements):
+            if name in elements[:place]:
+                raise InputError(f"space.elements: {name} is named twice; name it once")
+        return cls(blocks, elements, in_order([*blocks, *elements], blocks))
+
+
+@dataclass(frozen=True)
 class Dimension:
-    """What a sampler moves as one: the blocks of a tie, or a single block. low < high, both in [0, 1]."""
+    """What a sampler moves as one: blocks or elements of a tie, or a single one. low < high, in [0, 1]."""
 
     blocks: tuple[str, ...]
     low: float
@@ -205,38 +272,81 @@ def _range(text: str, blocks: Sequence[str]) -> list[str]:
     return list(blocks[first : last + 1])
 
 
-def _by_block(field: str, given: Mapping[str, Value], blocks: Sequence[str]) -> dict[str, Value]:
+def _pattern(said: ElementPattern | str) -> ElementPattern:
+    return pattern_of_row(said) if isinstance(said, str) else said
+
+
+def _one_element(name: str) -> ElementPattern:
+    block, _, part = name.partition("/")
+    return ElementPattern(blocks=block, tensors=[part])
+
+
+def _elements_of(
+    pattern: ElementPattern, blocks: Sequence[str], tensors: Collection[str] | None
+) -> list[str]:
+    """The elements that a pattern stands for. Raises InputError where a part of it has no tensor."""
+    within = list(blocks) if pattern.blocks == ALL_BLOCKS else blocks_named(pattern.blocks, blocks)
+    if tensors is None:
+        return [element(block, part) for block in within for part in pattern.tensors]
+    found = {block: parts_found(block, pattern.tensors, tensors) for block in within}
+    for part in pattern.tensors:
+        if not any(part in parts for parts in found.values()):
+            raise InputError(
+                f"space.elements: no tensor of {pattern.blocks} has {part!r} in its name; take other blocks, "
+                "or another part, such as attn1, attn2, ff.net, norm, proj_in or in_layers"
+            )
+    return [element(block, part) for block, parts in found.items() for part in parts]
+
+
+def _named(text: str, names: _Names) -> list[str]:
+    """As `blocks_named`, and elements."""
+    found: list[str] = []
+    for part in re.split(r"[,\s]+", text.strip()):
+        if not is_element(part):
+            found += _range(part, names.blocks)
+        elif part in names.elements:
+            found.append(part)
+        else:
+            there = ", ".join(names.elements) or "there are none"
+            raise InputError(f"space: unknown element {part!r}; those of `elements`: {there}")
+    return found
+
+
+def _by_name(field: str, given: Mapping[str, Value], names: _Names) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for text, value in given.items():
-        for name in blocks_named(text, blocks):
-            if name in found:
-                raise InputError(f"space.{field}: {name} is named twice; name it once")
+        for name in _named(text, names):
+            _said_once(field, [name], found)
             found[name] = value
     return found
 
 
-def _groups(settings: SpaceSettings, blocks: Sequence[str]) -> list[tuple[str, ...]]:
-    """The blocks that share a weight, each group in the architecture's order."""
+def _said_once(field: str, names: Iterable[str], known: Mapping[str, object]) -> None:
+    for name in names:
+        if name in known:
+            raise InputError(f"space.{field}: {name} is named twice; name it once")
+
+
+def _groups(settings: SpaceSettings, names: _Names) -> list[tuple[str, ...]]:
+    """What shares a weight, each group in the architecture's order."""
     group_of: dict[str, set[str]] = {}
     for tie in settings.ties:
-        named = blocks_named(tie, blocks) if isinstance(tie, str) else _listed(tie, blocks)
-        if len(named) < 2:
+        tied = [name for text in ([tie] if isinstance(tie, str) else tie) for name in _named(text, names)]
+        if len(tied) < 2:
             raise InputError(f"space.ties: {tie!r} is one block; a tie is of two or more")
-        for name in named:
-            if name in group_of or named.count(name) > 1:
+        for name in tied:
+            if name in group_of or tied.count(name) > 1:
                 raise InputError(f"space.ties: {name} is tied twice; put all that share a weight in one tie")
-        group_of |= {name: set(named) for name in named}
+        group_of |= {name: set(tied) for name in tied}
     if settings.symmetric:
-        inputs, outputs = (_numbered(side, blocks) for side in ("IN", "OUT"))
+        inputs, outputs = (_numbered(side, names.blocks) for side in ("IN", "OUT"))
         for pair in zip(inputs, reversed(outputs), strict=True):
             joined = set().union(*(group_of.get(name, {name}) for name in pair))
             group_of |= dict.fromkeys(joined, joined)
-    groups = dict.fromkeys(tuple(b for b in blocks if b in group_of[n]) for n in blocks if n in group_of)
+    groups = dict.fromkeys(
+        tuple(b for b in names.all if b in group_of[n]) for n in names.all if n in group_of
+    )
     return list(groups)
-
-
-def _listed(names: Iterable[str], blocks: Sequence[str]) -> list[str]:
-    return [name for text in names for name in blocks_named(text, blocks)]
 
 
 def _numbered(side: str, blocks: Sequence[str]) -> list[str]:
@@ -268,4 +378,5 @@ def _check_limits(name: str, limits: tuple[float, float]) -> None:
 
 def _mentions_sdxl_alone(settings: SpaceSettings) -> bool:
     ties = [text for tie in settings.ties for text in ([tie] if isinstance(tie, str) else tie)]
-    return "LABEL_EMB" in " ".join([*settings.freeze, *settings.bounds, *ties])
+    inside = [_pattern(pattern).blocks for pattern in settings.elements]
+    return "LABEL_EMB" in " ".join([*settings.freeze, *settings.bounds, *ties, *inside])

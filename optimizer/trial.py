@@ -17,9 +17,11 @@ from PIL import Image
 from optimizer.ahead import Stopwatch, ahead, seconds_of_both
 from optimizer.blocks import BlockWeights, uniform
 from optimizer.checkpoints import Inspection, check_pair, inspect_checkpoint, load_components
+from optimizer.choices import TEXT_ENCODER
 from optimizer.merging import LiveMerge
 from optimizer.rendered import Rendered, StageSeconds, score_images
 from optimizer.slopes import Slopes
+from optimizer.text_encoders import TextEncoders
 from scoring.errors import TrialFailed
 from scoring.probes import Probe
 from scoring.probes.images import labelled
@@ -217,8 +219,10 @@ class PairEvaluator:
 
     `blocks` are the blocks that differ between A and B in `dtype`: the dimensions of the search. Those that
     differ in the files alone stay A's, and a notice says so. Text encoder and VAE are A's. inspections: of A
-    and B, where the caller has them: with statistics they take reading both files twice. The rest as
-    `Evaluator`. Raises InputError when the two do not fit each other or a scorer is not there.
+    and B, where the caller has them: with statistics they take reading both files twice. elements: those that
+    are weighed beside the blocks. text_encoders: what `choose` may take, option -> the files whose mean it
+    is. The rest as `Evaluator`. Raises InputError when the two do not fit each other or a scorer is not
+    there.
     """
 
     def __init__(
@@ -235,6 +239,8 @@ class PairEvaluator:
         inspections: tuple[Inspection, Inspection] | None = None,
         overlap: bool | None = None,
         compile: bool = False,
+        elements: Sequence[str] = (),
+        text_encoders: Mapping[str, Sequence[Path]] | None = None,
     ) -> None:
         self.path_a, self.path_b = path_a, path_b
         self.inspections = inspections or (inspect_checkpoint(path_a), inspect_checkpoint(path_b))
@@ -258,8 +264,17 @@ class PairEvaluator:
             architecture=self.inspections[0].architecture,
             device=device,
             dtype=dtype,
+            elements=elements,
         )
         self.blocks = self.merge.blocks
+        self._own_text = self._merged.renderer.text
+        self._texts = TextEncoders(
+            text_encoders or {},
+            self._merged.components,
+            self.inspections[0].architecture,
+            device,
+            embeddings,
+        )
         self._slopes = Slopes(self._merged.renderer, self._merged.scorers, self.merge)
         self._last: Evaluator | Slopes = self._merged
         self._given: BlockWeights = {}
@@ -295,6 +310,11 @@ class PairEvaluator:
         self._last = self._merged
         self._apply(weights)
         yield from self._merged.evaluate(probes, todo, between_steps)
+
+    def choose(self, choices: Mapping[str, str]) -> None:
+        """Render what follows with these choices; {}: with A's text encoder. Raises InputError."""
+        option = choices.get(TEXT_ENCODER)
+        self._merged.renderer.text = self._own_text if option is None else self._texts.conditioner(option)
 
     @property
     def differentiable(self) -> dict[str, bool]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from optimizer.blocks import BLOCKS, SDXL_BLOCKS, BlockWeights, check_weights
+from optimizer.elements import block_in
 from optimizer.formats.presets import find_preset, weights_for
 from scoring.errors import InputError
 
@@ -81,24 +82,31 @@ def check_imported_once(imported: Sequence[ImportedTrial]) -> None:
 def start_weights(
     point: StartPoint, blocks: Sequence[str], imported: Sequence[ImportedTrial]
 ) -> BlockWeights:
-    """The weights of a start point for these blocks. Raises InputError where it has none for one of them."""
+    """The weights of a start point for these blocks and elements; an element's are its block's.
+
+    Raises InputError where it has none for one of them.
+    """
     if point == HISTORY:
         best = max(imported, key=lambda trial: trial.score)
         return weights_here(best.weights, blocks)
     if isinstance(point, str):
-        return weights_for(find_preset(point), blocks)
+        weights = weights_for(find_preset(point), list(dict.fromkeys(map(block_in, blocks))))
+        return weights_here(weights, blocks)
     return weights_here(point, blocks)
 
 
 def weights_here(weights: Mapping[str, float], blocks: Sequence[str]) -> BlockWeights:
-    """The weights of these blocks; others move nothing. Raises InputError for one that is missing."""
-    missing = [block for block in blocks if block not in weights]
+    """The weights of these blocks; others move nothing, and elements move with their blocks.
+
+    Raises InputError for a block that is missing.
+    """
+    missing = [block for block in dict.fromkeys(map(block_in, blocks)) if block not in weights]
     if missing:
         raise InputError(
             f"the start points or imported trials have no weight for {', '.join(missing)}: they are of "
             "another architecture than the models; leave them out"
         )
-    return {block: float(weights[block]) for block in blocks}
+    return {name: float(weights[block_in(name)]) for name in blocks}
 
 
 def rescaled(scores: Sequence[float], onto: Sequence[float]) -> list[float] | None:

@@ -261,7 +261,12 @@ def _search_text(plan: NodePlan) -> str:
         ends.append(f"{search.patience} trials without a better one")
     first = "A, B and their uniform merge first"
     starts = f", then {len(search.start)} start points" if search.start else ""
-    return f"search by {search.sampler}, seed {search.seed}, until {' or '.join(ends)}: {first}{starts}"
+    among = "".join(
+        f"; {name.replace('_', ' ')} {', '.join(options[:-1])} or {options[-1]}"
+        for name, options in search.choices.options.items()
+    )
+    ending = " or ".join(ends)
+    return f"search by {search.sampler}, seed {search.seed}, until {ending}: {first}{starts}{among}"
 
 
 def _rendered(trials: int, renders: Renders | None) -> str:

@@ -13,7 +13,7 @@ from scoring.probes import Probe
 from scoring.scorers.base import ScorerSpec
 from scoring.scorers.cards import is_voted
 from service.db.states import TrialKind
-from service.leaves import AnyLeaf, AnyOutput, OutputFile, Parts, SharedParts
+from service.leaves import AnyLeaf, AnyOutput, OutputFile, Part, Parts, SharedParts
 from service.settings import describe
 
 PredictionType = Literal["epsilon", "v_prediction"]
@@ -194,7 +194,8 @@ class NodePlan(BaseModel):
 
     parts: of a leaf that is put together, where every component comes from; of a merge, what its file has
     that A has not. normalise: whether there are several scorers that are measured by the job's reference.
-    guards: those of `watch` that are watched both ways. votes: how often people are asked, where they judge.
+    encoders: the models among the text encoders that the search chooses from, by option. guards: those of
+    `watch` that are watched both ways. votes: how often people are asked, where they judge.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -209,6 +210,7 @@ class NodePlan(BaseModel):
     votes: VoteSettings = Field(default_factory=VoteSettings)
     search: SearchSettings
     prediction_type: PredictionType | None
+    encoders: dict[str, Part] = Field(default_factory=dict)
     parts: Parts = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
 

@@ -16,6 +16,7 @@ from optimizer.rendered import Rendered
 from optimizer.trial import Evaluator, PairEvaluator
 from scoring.probes import Probe
 from scoring.rendering.denoiser import BetweenSteps
+from service.choosing import chosen_parts, encoder_files
 from service.composing import compose, flat
 from service.db.records import NewCheckpoint
 from service.db.states import NodeKind
@@ -54,6 +55,8 @@ def run_node(context: NodeContext) -> None:
 def _run_merge(context: NodeContext) -> None:
     """Search the block weights, score the winner on held-out probes, write its file."""
     a, b = context.source("a"), context.source("b")
+    hashes = HashCache(context.settings.cache_dir)
+    encoders = encoder_files(context.plan, context.catalog, hashes, a, b)
     evaluator = PairEvaluator(
         a.path,
         b.path,
@@ -65,6 +68,8 @@ def _run_merge(context: NodeContext) -> None:
         prediction_type=context.plan.prediction_type,
         embeddings=context.embeddings,
         inspections=(a.inspection, b.inspection),
+        elements=context.plan.search.space.element_names,
+        text_encoders=encoders,
     )
     _prepare(context, evaluator)
     judge = Judge(
@@ -73,6 +78,7 @@ def _run_merge(context: NodeContext) -> None:
         lambda: evaluator.seconds,
         evaluator.notices,
         Differentiable(evaluator.slopes, evaluator.differentiable),
+        evaluator.choose,
     )
     with Recorder(context.store, context.lease, context.settings.renders_dir) as recorder:
         trials = (VotedTrials if context.plan.voted else Trials)(context, judge, recorder)
@@ -82,7 +88,7 @@ def _run_merge(context: NodeContext) -> None:
         assert winner is not None, "a search does not end without one"
         heldout = trials.heldout(winner)
     context.check()
-    parts = context.parts()
+    parts = {**context.parts(), **chosen_parts(encoders, winner.choices)}
     recipe = merge_recipe(
         context.store,
         context.node,
@@ -91,7 +97,7 @@ def _run_merge(context: NodeContext) -> None:
         name=context.node.output,
         weights=evaluator.file_weights(winner.weights),
         scores=result_scores(context.store, context.node),
-        components=parents_at(parts, HashCache(context.settings.cache_dir)),
+        components=parents_at(parts, hashes),
     )
     made = write_output(
         context,

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from optimizer.blocks import uniform
 from optimizer.bracket import (
     Bracket,
     Pick,
@@ -21,10 +20,12 @@ from optimizer.bracket import (
     sequential,
 )
 from optimizer.checkpoints import Inspection, blocks_of, check_pair
-from optimizer.checkpoints.architectures import Architecture
+from optimizer.checkpoints.architectures import Architecture, expected_tensors
 from optimizer.checkpoints.hashes import HashCache
+from optimizer.choices import ChoiceSettings
 from optimizer.distances import unet_distances
-from optimizer.search import BASELINES, SearchSettings
+from optimizer.merging import groups_of
+from optimizer.search import BASELINES, SearchSettings, baseline_candidate, may_win
 from optimizer.space import Space
 from optimizer.warm_start import check_fits, start_weights, weights_here
 from scoring.errors import InputError
@@ -35,12 +36,13 @@ from scoring.scorers.cards import check_optimised, is_guard, is_voted
 from scoring.scorers.registry import scorer_names
 from scoring.scorers.weights import located
 from service.catalog import Catalog, digest
+from service.choosing import EncoderModels, check_parents
 from service.compositions import Leaves, part_names, parts_text
 from service.db.records import NewJob, NewNode
 from service.db.states import NodeKind
 from service.db.tree import RANKED, ranked
 from service.jobs import JobRequest, NodeOverrides, NodePlan, ProbesSpec
-from service.leaves import Parts
+from service.leaves import Part, Parts
 from service.probes import ProbeSource
 from service.settings import Settings, describe
 
@@ -132,11 +134,15 @@ def inspect_leaves(leaves: Leaves, names: Sequence[str]) -> dict[str, Inspection
     return inspections
 
 
-def check_places(bracket: Bracket, inspections: Mapping[str, Inspection]) -> None:
-    """Raise InputError unless every leaf that is to be A is complete: text encoder and VAE come from A."""
+def check_places(bracket: Bracket, inspections: Mapping[str, Inspection], *, chosen: bool) -> None:
+    """Raise InputError unless every leaf that is to be A is complete: text encoder and VAE come from A.
+
+    chosen: whether a merge may take its B's text encoder; then every leaf has to be.
+    """
     places = {input_text(node.a) for node in bracket.nodes}
     # Leaves that are ranked first may come to stand anywhere.
-    first = inspections if any(place.startswith(RANKED) for place in places) else places & set(inspections)
+    anywhere = chosen or any(place.startswith(RANKED) for place in places)
+    first = inspections if anywhere else places & set(inspections)
     for name in first:
         check_pair(inspections[name], next(i for other, i in inspections.items() if other != name))
 
@@ -158,7 +164,7 @@ def lay_nodes(
     architecture = next(iter(inspections.values())).architecture
     baked = leaves.baked(architecture)
     plans.check_overrides([node.output for node in bracket.nodes])
-    check_places(bracket, inspections)
+    _check_choices(bracket, plans, inspections, baked)
     if plans.voted:
         _check_voted(request, bracket)
     _check_search_points(request, bracket, plans, inspections)
@@ -225,8 +231,25 @@ def _check_search_points(
         raise InputError("search.imported: a history is of one pair; give it to its node under `nodes`")
     blocks = blocks_of(next(iter(inspections.values())).architecture)
     for node in bracket.nodes:
-        search = SearchSettings.model_validate(plans.of(node.output, [])["search"])
+        search = plans.search(node.output)
         check_fits(search.start, search.imported, blocks)
+
+
+def _check_choices(
+    bracket: Bracket, plans: Plans, inspections: Mapping[str, Inspection], baked: Parts
+) -> None:
+    """Raise InputError where a choice can't be made: of what a leaf lacks, of one text encoder said twice, or
+    of one that another takes the place of in the file."""
+    made = {node.output: plans.search(node.output).choices for node in bracket.nodes}
+    check_places(bracket, inspections, chosen=any(choices.options for choices in made.values()))
+    for node in bracket.nodes:
+        a, b = (inspections.get(input_text(side)) for side in (node.a, node.b))
+        check_parents(made[node.output], plans.encoders(made[node.output]), node.output, a, b)
+    if made[bracket.nodes[-1].output].text_encoder and "text_encoder" in baked:
+        raise InputError(
+            "output.text_encoder: the final merge chooses its text encoder, and another would take its place "
+            "in the file; leave out output.text_encoder, or search.choices of the final node"
+        )
 
 
 def scored_node(name: str, kind: NodeKind, leaf: str | None, output: str, plans: Plans) -> NewNode:
@@ -258,7 +281,8 @@ class Plans:
     ) -> None:
         self._request = request
         self._source = ProbeSource(request.name, settings, architecture)
-        self._blocks = blocks_of(architecture)
+        self._architecture: Architecture = architecture
+        self._encoders = EncoderModels(settings, architecture)
         self._scorers = checked_scorers(request.scorers, settings, local=local)
         for spec in self._scorers:
             check_optimised(spec.scorer)
@@ -274,6 +298,15 @@ class Plans:
                 "scorers: several are normalised by their spread over the probes, and there is one probe; "
                 "give two or more (better ten), or normalise: false for a mean of raw numbers"
             )
+
+    def search(self, node: str) -> SearchSettings:
+        """How one node searches, its space resolved. Raises InputError."""
+        own = self._request.nodes.get(node, NodeOverrides())
+        return _search(self._request.search, own.search, f"nodes.{node}", self._architecture)
+
+    def encoders(self, choices: ChoiceSettings) -> dict[str, Part]:
+        """The models among the text encoders of a choice, by option. Raises InputError."""
+        return self._encoders.among(choices.text_encoder or ())
 
     def check_overrides(self, nodes: Sequence[str]) -> None:
         """Raise InputError unless every override is for one of these nodes."""
@@ -291,9 +324,10 @@ class Plans:
             self._check_tally(own.tally, f"{where}.tally")
         probes = self._read(own.probes, f"{where}.probes", self._probes)
         heldout = self._read(own.heldout, f"{where}.heldout", self._heldout)
-        search = _search(self._request.search, own.search, where, self._blocks)
+        search = self.search(node)
         if self.voted and search.drafts is not None:
             raise InputError(f"{where}.search.drafts: people vote on whole images; leave it or `human` out")
+        names = groups_of(self._architecture, search.space.element_names).names
         plan = NodePlan(
             probes=list(probes.probes),
             heldout=list(heldout.probes),
@@ -305,12 +339,13 @@ class Plans:
             votes=self._request.votes,
             search=search,
             prediction_type=self._request.prediction_type,
+            encoders=self.encoders(search.choices),
             parts=parts or {},
             notes=[
                 *notes,
                 *self._vote_notes(),
                 *joined([probes, heldout]).lines(),
-                *_moved_into_space(search, self._blocks),
+                *_moved_into_space(search, names),
             ],
         )
         return plan.model_dump(mode="json")
@@ -357,22 +392,27 @@ def safe_name(name: str, field: str) -> str:
     return name
 
 
-def _search(job: SearchSettings, own: dict[str, Any], where: str, blocks: Sequence[str]) -> SearchSettings:
-    """How a node searches; its space is resolved for the architecture of these blocks."""
+def _search(
+    job: SearchSettings, own: dict[str, Any], where: str, architecture: Architecture
+) -> SearchSettings:
+    """How a node searches; its space is resolved for the architecture."""
     try:
         search = SearchSettings.model_validate({**job.model_dump(), **own})
     except ValidationError as error:
         raise InputError(f"{where}.search: {describe(error)}") from error
-    settings = search.space.resolved(blocks)
-    space = Space.of(settings, blocks)
-    if search.trials <= len(BASELINES) and not any(
-        space.contains(uniform(blocks, alpha)) for alpha in BASELINES.values()
-    ):
+    settings = search.space.resolved(blocks_of(architecture), expected_tensors(architecture).unet)
+    search = search.model_copy(update={"space": settings})
+    names = groups_of(architecture, settings.element_names).names
+    # Refused where nothing is left to search.
+    Space.of(settings, names)
+    baselines = [baseline_candidate(search, names, name) for name in BASELINES]
+    inside = any(may_win(search, each.weights, each.choices) for each in baselines)
+    if search.trials <= len(BASELINES) and not inside:
         raise InputError(
             f"search.trials: the first {len(BASELINES)} trials are A, B and the uniform merge, and none of "
-            "them lies in search.space, so that none can win; give more trials"
+            "them lies in search.space and search.choices, so that none can win; give more trials"
         )
-    return search.model_copy(update={"space": settings})
+    return search
 
 
 def _moved_into_space(search: SearchSettings, blocks: Sequence[str]) -> list[str]:

@@ -36,7 +36,8 @@ class Best(BaseModel):
 
     number: int
     score: float
-    weights: dict[str, float] = Field(description="Block name -> alpha; 0 is A, 1 is B.")
+    weights: dict[str, float] = Field(description="Block or element -> alpha; 0 is A, 1 is B.")
+    choices: dict[str, str] = Field(description="What it has that is no number, such as text_encoder: b.")
 
 
 class Votes(BaseModel):
@@ -196,7 +197,7 @@ def _best(store: Store, node: NodeRecord) -> Best | None:
     trial = store.best_trial(node.id)
     if trial is None or trial.score is None:
         return None
-    return Best(number=trial.number, score=trial.score, weights=trial.weights)
+    return Best(number=trial.number, score=trial.score, weights=trial.weights, choices=trial.choices or {})
 
 
 def _votes(store: Store, node: NodeRecord) -> Votes | None:

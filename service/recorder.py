@@ -19,6 +19,7 @@ from types import TracebackType
 
 from optimizer.racing import Estimate
 from optimizer.rendered import Rendered
+from optimizer.search import Candidate
 from service.db.records import Lease, Looks, NewRender
 from service.db.states import TrialKind
 from service.db.store import Store
@@ -57,11 +58,13 @@ class Recorder:
         if kind is None:
             self._raise()
 
-    def open(self, kind: TrialKind, number: int, weights: Mapping[str, float]) -> None:
+    def open(self, kind: TrialKind, number: int, candidate: Candidate) -> None:
         """Begin a trial, or go on with the one that was left open."""
 
         def write() -> None:
-            self._trial_id = self._store.open_trial(self._lease, kind, number, weights).id
+            self._trial_id = self._store.open_trial(
+                self._lease, kind, number, candidate.weights, candidate.choices
+            ).id
             self._seconds = 0.0
 
         self._put(write)

@@ -12,9 +12,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 
-from optimizer.blocks import BlockWeights, check_weights, uniform
+from optimizer.blocks import BlockWeights, check_weights
+from optimizer.choices import Choices
 from optimizer.rendered import Rendered, StageSeconds
-from optimizer.search import BASELINES, ToldTrial, best_trial, may_win, propose, stop_reason
+from optimizer.search import (
+    BASELINES,
+    Candidate,
+    ToldTrial,
+    baseline_candidate,
+    best_trial,
+    may_win,
+    next_trial,
+    stop_reason,
+)
 from scoring.errors import InputError, TrialFailed
 from scoring.probes import Probe
 from scoring.reward import Scale, image_scores, measure, tally
@@ -44,7 +54,8 @@ class Judge:
 
     evaluate: (weights, probes, indices that are wanted, what to call after every denoising step) -> what was
     rendered, batch by batch. seconds: where the time of the last evaluation went. notices: what people should
-    know of the evaluations so far. differentiable: how the same is had with slopes, where it is.
+    know of the evaluations so far. differentiable: how the same is had with slopes, where it is. choose: what
+    follows is evaluated with these choices.
     """
 
     blocks: tuple[str, ...]
@@ -52,6 +63,7 @@ class Judge:
     seconds: Callable[[], StageSeconds]
     notices: Sequence[str]
     differentiable: Differentiable | None = None
+    choose: Callable[[Choices], None] = lambda _: None
 
 
 class Trials:
@@ -81,7 +93,9 @@ class Trials:
         Raises NodePaused after too many failures in a row, InputError when no trial succeeded.
         """
         ended = self.store.ended_trials(self.node_id)
-        self._told = [ToldTrial(t.number, t.weights, t.score, t.slopes, t.expected) for t in ended]
+        self._told = [
+            ToldTrial(t.number, t.weights, t.score, t.slopes, t.expected, t.choices or {}) for t in ended
+        ]
         self._elapsed = sum(trial.seconds or 0.0 for trial in ended)
         self._check_same_blocks()
         self._slopes = TrialSlopes(
@@ -94,11 +108,13 @@ class Trials:
             self.context.check()
             started = time.monotonic()
             number = len(self._told)
-            weights = propose(self.plan.search, self.judge.blocks, number, self._told)
+            candidate = next_trial(self.plan.search, self.judge.blocks, number, self._told)
             proposing = time.monotonic() - started
             with about(trial=number), span("trial", job=self.context.lease.job_id, number=number):
-                drafting = self._draft(number, weights)
-                told = self._trial(TrialKind.SEARCH, number, weights, proposing=proposing, drafting=drafting)
+                drafting = self._draft(number, candidate)
+                told = self._trial(
+                    TrialKind.SEARCH, number, candidate, proposing=proposing, drafting=drafting
+                )
             self._told.append(told)
         self._end_search(reason)
 
@@ -115,7 +131,7 @@ class Trials:
         """The one trial of a checkpoint that is scored without a search. Raises InputError when it failed."""
         trial = self.store.find_trial(self.node_id, TrialKind.SEARCH, 0)
         if trial is None or trial.state is TrialState.OPEN:
-            self._trial(TrialKind.SEARCH, 0, {})
+            self._trial(TrialKind.SEARCH, 0, Candidate({}))
             self.recorder.flush()
             trial = self.store.find_trial(self.node_id, TrialKind.SEARCH, 0)
         if trial is None or trial.score is None:
@@ -130,8 +146,10 @@ class Trials:
         if not self.plan.heldout:
             return None
         blocks = self.judge.blocks
-        weights = (uniform(blocks, 0.0), uniform(blocks, 1.0), uniform(blocks, 0.5), winner.weights)
-        wanted = list(zip(HELDOUT_KINDS, weights, strict=True)) if blocks else [(HELDOUT_KINDS[-1], {})]
+        best = Candidate(winner.weights, winner.choices or {})
+        rivals = [baseline_candidate(self.plan.search, blocks, name) for name in BASELINES]
+        wanted = list(zip(HELDOUT_KINDS, [*rivals, best], strict=True))
+        wanted = wanted if blocks else wanted[-1:]
         for kind, chosen in wanted:
             self.context.check()
             number = winner.number if kind is TrialKind.HELDOUT_WINNER else 0
@@ -142,7 +160,7 @@ class Trials:
         scored = self.store.find_trial(self.node_id, TrialKind.HELDOUT_WINNER, winner.number)
         return None if scored is None else scored.score
 
-    def _draft(self, number: int, weights: BlockWeights) -> float:
+    def _draft(self, number: int, candidate: Candidate) -> float:
         """Make the draft of a search trial where it is to have one. Returns the seconds that it took."""
         if self._drafts is None or not self._drafts.wanted(number):
             return 0.0
@@ -150,7 +168,7 @@ class Trials:
         if trial is not None and trial.state is not TrialState.OPEN:
             return trial.seconds or 0.0
         before = self._elapsed
-        told = self._trial(TrialKind.DRAFT, number, weights)
+        told = self._trial(TrialKind.DRAFT, number, candidate)
         seconds, self._elapsed = self._elapsed - before, before  # They count with the trial's own.
         if told.score is not None:
             self._drafts.drafted(number, told.score)
@@ -160,7 +178,7 @@ class Trials:
         self,
         kind: TrialKind,
         number: int,
-        weights: BlockWeights,
+        candidate: Candidate,
         *,
         proposing: float = 0.0,
         drafting: float = 0.0,
@@ -171,15 +189,16 @@ class Trials:
         """
         started = time.monotonic() - proposing - drafting
         probes = self.plan.probes_of(kind)
-        check_weights(weights, self.judge.blocks)
+        weights = check_weights(candidate.weights, self.judge.blocks)
         self.context.check_room(self.context.settings.renders_dir, len(probes) * BYTES_PER_IMAGE)
         scores, earlier = self._stored_scores(kind, number)
-        self.recorder.open(kind, number, weights)
+        self.recorder.open(kind, number, candidate)
         self._stages = StageSeconds()
         score: float | None = None
         slopes: BlockWeights | None = None
         behind: Behind | None = None
         try:
+            self.judge.choose(candidate.choices)
             if kind is TrialKind.SEARCH and self._drafts is not None:
                 behind = self._drafts.behind(number, self._best_score())
             if behind is None:
@@ -205,14 +224,15 @@ class Trials:
                 self.recorder.park(seconds, self._timings(proposing))
             else:
                 slopes = slopes_of(self._shares, len(probes))
-                looks = replace(self._looks(kind, number, weights, raw, score), slopes=slopes)
+                looks = replace(self._looks(kind, number, candidate, raw, score), slopes=slopes)
                 self.recorder.finish(score, seconds, self._timings(proposing), looks)
                 if kind is TrialKind.SEARCH and self._race is not None:
                     self._race.tell(number, score, self._image_scores(raw), may_win=looks.may_win)
                 if kind is TrialKind.SEARCH and self._drafts is not None:
                     self._note_if(self._drafts.whole(number, score))
         self._elapsed += seconds
-        return ToldTrial(number, weights, score, slopes, None if behind is None else behind.estimate)
+        estimate = None if behind is None else behind.estimate
+        return ToldTrial(number, weights, score, slopes, estimate, candidate.choices)
 
     def _best_score(self) -> float | None:
         best = best_trial([trial for trial in self._told if may_win(self.plan.search, trial.weights)])
@@ -268,7 +288,7 @@ class Trials:
         self,
         kind: TrialKind,
         number: int,
-        weights: BlockWeights,
+        candidate: Candidate,
         raw: Sequence[Mapping[str, float]],
         score: float,
     ) -> Looks:
@@ -278,7 +298,9 @@ class Trials:
         trial = Judged(f"trial {number}", score, raw)
         baselines = self._baselines(kind, number)
         warnings = watch_warnings(trial, baselines, self.plan.watch, self.plan.guards)
-        return Looks(means, warnings, not weights or may_win(self.plan.search, weights))
+        alone = not candidate.weights
+        wins = alone or may_win(self.plan.search, candidate.weights, candidate.choices)
+        return Looks(means, warnings, wins)
 
     def _baselines(self, kind: TrialKind, number: int) -> Sequence[Judged]:
         """What a trial is compared with by the watch; nothing where it is a baseline itself."""

@@ -49,7 +49,7 @@ class TrialSlopes:
         if differentiable is None:
             return
         counting = {spec.scorer: differentiable.scorers[spec.scorer] for spec in plan.scorers}
-        choice = resolve_sampler(plan.search.sampler, counting, plan.tally)
+        choice = resolve_sampler(plan.search.sampler, counting, plan.tally, plan.search.choices.options)
         if choice.reason:
             say(choice.reason)
         if choice.sampler == "gradient":

@@ -53,6 +53,7 @@ def _row(trial: TrialRecord) -> TrialRow:
         began=trial.created_at,
         ended=trial.ended_at,
         weights=trial.weights,
+        choices=trial.choices or {},
         slopes=trial.slopes,
     )
 

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optimizer.blocks import UNET_PREFIX, block_of, check_weights
-from optimizer.checkpoints import TITLES, blocks_of, expected_tensors
+from optimizer.blocks import UNET_PREFIX, check_weights
+from optimizer.checkpoints import TITLES
+from optimizer.elements import elements_in
+from optimizer.merging import groups_of
 from scoring.errors import InputError
 
 CONFIGS: Mapping[str, str] = {"sd1": "sd1-ldm", "sdxl": "sdxl-sgm"}
@@ -23,8 +25,8 @@ def mecha_recipe(model_a: str, model_b: str, weights: Mapping[str, float], archi
     """The text of a `.mecha` recipe.
 
     model_a, model_b: paths as sd-mecha is to find them, from its model folders or absolute. weights: an alpha
-    in [0, 1] for every block in which A and B differ. Raises InputError where sd-mecha has no config of the
-    architecture or is not installed, and for wrong weights.
+    in [0, 1] for every block in which A and B differ, and for elements. Raises InputError where sd-mecha has
+    no config of the architecture or is not installed, and for wrong weights.
     """
     config = CONFIGS.get(architecture)
     if config is None:
@@ -37,12 +39,12 @@ def mecha_recipe(model_a: str, model_b: str, weights: Mapping[str, float], archi
 
 
 def alphas_by_key(weights: Mapping[str, float], architecture: str) -> dict[str, float]:
-    """Full tensor key -> alpha, for every UNet tensor of the blocks in `weights`. Raises InputError."""
-    known = blocks_of(architecture)
+    """Full tensor key -> alpha, for every UNet tensor of what `weights` names. Raises InputError."""
+    groups = groups_of(architecture, elements_in(weights))
+    known = groups.names
     # Names first: a wrong one must not pass for a block that does not differ.
     checked = check_weights(weights, [block for block in known if block in weights] or known)
-    unet = expected_tensors(architecture).unet
-    return {key: checked[block] for key in unet if (block := str(block_of(key))) in checked}
+    return {key: checked[name] for key, name in groups.by_key().items() if name in checked}
 
 
 def recipe_of_alphas(model_a: str, model_b: str, alphas: Mapping[str, float], config: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL
@@ -21,9 +21,9 @@ from scoring.errors import InputError
 def write_study(path: Path, table: TrialTable) -> str:
     """Write the search trials of a node as a study; returns the study's name, job/node.
 
-    Each block is a parameter of [0, 1], the score is maximised, failed trials are FAIL with their reason in
-    the user attributes. The file appears whole or not at all. Raises InputError when it exists, when it can't
-    be written, and when no search trial has ended.
+    Each block is a parameter of [0, 1], each choice one of the options that were taken, the score is
+    maximised, failed trials are FAIL with their reason in the user attributes. The file appears whole or not
+    at all. Raises InputError when it exists, when it can't be written, and when no search trial has ended.
     """
     if path.exists():
         raise InputError(f"{path} exists already; give another name or remove it")
@@ -55,6 +55,9 @@ def _write(path: Path, name: str, table: TrialTable, trials: Sequence[TrialRow])
         for key in ("a", "b", "tally", "scorers"):
             study.set_user_attr(key, getattr(table, key))
         space: dict[str, BaseDistribution] = {block: FloatDistribution(0.0, 1.0) for block in table.blocks}
+        for choice in dict.fromkeys(choice for trial in trials for choice in trial.choices):
+            taken = dict.fromkeys(trial.choices[choice] for trial in trials)
+            space[choice] = CategoricalDistribution(tuple(taken))
         study.add_trials(_frozen(trial, space) for trial in trials)
     finally:
         storage.engine.dispose()
@@ -67,6 +70,7 @@ def _frozen(trial: TrialRow, space: dict[str, BaseDistribution]) -> FrozenTrial:
     attributes: dict[str, Any] = {"number": trial.number, "seconds": trial.seconds}
     told = {"reason": trial.reason, "estimate": trial.estimate, "standard_error": trial.standard_error}
     attributes |= {name: value for name, value in told.items() if value is not None}
+    params = {**trial.weights, **trial.choices}
     return FrozenTrial(
         number=trial.number,
         trial_id=trial.number,
@@ -75,8 +79,8 @@ def _frozen(trial: TrialRow, space: dict[str, BaseDistribution]) -> FrozenTrial:
         # Optuna shows and sorts by these; it keeps them without a time zone.
         datetime_start=_local(trial.began),
         datetime_complete=_local(trial.ended),
-        params=dict(trial.weights),
-        distributions={block: space[block] for block in trial.weights},
+        params=params,
+        distributions={name: space[name] for name in params},
         user_attrs=attributes,
         system_attrs={},
         intermediate_values={},

@@ -10,6 +10,8 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from optimizer.blocks import BLOCKS, NAT_ORDER, SDXL_BLOCKS, BlockWeights
+from optimizer.choices import Choices
+from optimizer.elements import elements_in, in_order
 from optimizer.formats.mbwrt_history import history_csv
 from scoring.display import cell
 from scoring.errors import InputError
@@ -33,14 +35,17 @@ class TrialRow(BaseModel):
     reason: str | None = Field(description="Why it failed or was stopped.")
     began: datetime | None = None
     ended: datetime | None = None
-    weights: BlockWeights = Field(description="Block name -> alpha; merged = (1 - alpha) A + alpha B.")
+    weights: BlockWeights = Field(
+        description="Block or element (as IN04/attn2) -> alpha; merged = (1 - alpha) A + alpha B."
+    )
+    choices: Choices = Field(default_factory=dict, description="Name of a choice -> the option it had.")
     slopes: BlockWeights | None = Field(
         default=None, description="Block name -> d score / d alpha; none where they were not computed."
     )
 
 
 class TrialTable(BaseModel):
-    """The trials of one node. blocks: those that are searched, in our order."""
+    """The trials of one node. blocks: those that are searched, in our order, each before its elements."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,27 +60,30 @@ class TrialTable(BaseModel):
 
 
 def blocks_in(trials: Sequence[TrialRow]) -> list[str]:
-    """The blocks that the trials weigh, in our order."""
-    named = {block for trial in trials for block in trial.weights}
-    return [block for block in _ALL_BLOCKS if block in named]
+    """The blocks that the trials weigh, in our order, each before its elements."""
+    return in_order((name for trial in trials for name in trial.weights), _ALL_BLOCKS)
 
 
 def trials_csv(table: TrialTable) -> str:
     """Columns number, kind, state, score, estimate, standard_error, seconds and reason, then one a block.
 
-    Where trials have slopes, a column `slope IN00` and so on for each block follows. Numbers are written so
-    that they come back to the bit; what a trial has not is left empty. A text that a spreadsheet would take
-    for a formula has a `'` before it.
+    Where the search had choices, a column for each stands before the blocks. Where trials have slopes, a
+    column `slope IN00` and so on for each block follows. Numbers are written so that they come back to the
+    bit; what a trial has not is left empty. A text that a spreadsheet would take for a formula has a `'`
+    before it.
     """
     out = io.StringIO()
     columns = ["number", "kind", "state", "score", "estimate", "standard_error", "seconds", "reason"]
     sloped = any(trial.slopes for trial in table.trials)
     slopes = {block: f"slope {block}" for block in table.blocks} if sloped else {}
-    writer = csv.DictWriter(out, [*columns, *table.blocks, *slopes.values()], lineterminator="\n")
+    choices = list(dict.fromkeys(name for trial in table.trials for name in trial.choices))
+    writer = csv.DictWriter(out, [*columns, *choices, *table.blocks, *slopes.values()], lineterminator="\n")
     writer.writeheader()
     for trial in table.trials:
         own = {slopes[block]: slope for block, slope in (trial.slopes or {}).items()}
-        writer.writerow({**{name: cell(getattr(trial, name)) for name in columns}, **trial.weights, **own})
+        said = {name: cell(option) for name, option in trial.choices.items()}
+        told = {name: cell(getattr(trial, name)) for name in columns}
+        writer.writerow({**told, **said, **trial.weights, **own})
     return out.getvalue()
 
 
@@ -88,8 +96,14 @@ def mbwrt_history(table: TrialTable) -> str:
     """The search trials that are done, as auto-MBW-rt writes its history.
 
     Blocks in which A and B are the same are 0, as no weight moves them. Raises InputError for SDXL, whose
-    blocks that format has no columns for, and where no trial is done.
+    blocks that format has no columns for, for what no block weight says, and where no trial is done.
     """
+    beside = [*elements_in(table.blocks), *(name for trial in table.trials[:1] for name in trial.choices)]
+    if beside:
+        raise InputError(
+            f"node {table.node}: its trials differ in {', '.join(beside)} too, and a history of auto-MBW-rt "
+            "has columns for the weights of blocks alone; write csv or json"
+        )
     if "LABEL_EMB" in table.blocks or _SD1_ALONE.isdisjoint(table.blocks):
         raise InputError(
             f"node {table.node}: a history of auto-MBW-rt has the 27 blocks of SD1 and SD2, and this search "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,14 +20,19 @@ class Choice:
     reason: str
 
 
-def resolve_sampler(asked: SamplerName, differentiable: Mapping[str, bool], tally: str) -> Choice:
+def resolve_sampler(
+    asked: SamplerName, differentiable: Mapping[str, bool], tally: str, choosing: Collection[str] = ()
+) -> Choice:
     """The sampler of a search by these scorers and this tally.
 
     differentiable: scorer -> whether gradients pass through it, of those that count. `auto` and `gradient`
-    become gradient where one of them is and the tally is arithmetic; else gp.
+    become gradient where one of them is and the tally is arithmetic; else gp. choosing: what is searched
+    beside numbers.
     """
     if asked not in BY_SLOPES:
         return Choice(asked, "")
+    if choosing:
+        return Choice("gp", f"sampler {asked}: gp, as the score has no slope along {', '.join(choosing)}")
     if tally != _LINEAR_TALLY:
         return Choice(
             "gp",

@@ -7,16 +7,17 @@ proposal from the trials that are told.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import create_trial
 
 from optimizer.blocks import BlockWeights
+from optimizer.choices import Choices
 from optimizer.samplers.told import ToldTrial
 
 OptunaSampler = Literal["gp", "tpe", "random"]
@@ -26,20 +27,28 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def sampled(
-    name: OptunaSampler, blocks: Sequence[str], told: Sequence[ToldTrial], seed: int, *, exact: bool
-) -> BlockWeights:
+    name: OptunaSampler,
+    blocks: Sequence[str],
+    told: Sequence[ToldTrial],
+    seed: int,
+    *,
+    exact: bool,
+    options: Mapping[str, Sequence[str]],
+) -> tuple[BlockWeights, Choices]:
     """What Optuna's sampler proposes after `told`, trials with a score.
 
-    exact: whether equal weights give equal scores.
+    exact: whether equal weights give equal scores. options: of every choice; each trial told has made them.
     """
     # One object for all: the storage copies every trial deeply, and a shared part only once.
     space: dict[str, BaseDistribution] = dict.fromkeys(blocks, FloatDistribution(0.0, 1.0))
+    space |= {choice: CategoricalDistribution(among) for choice, among in options.items()}
     study = optuna.create_study(direction="maximize", sampler=_sampler(name, seed, exact))
     study.add_trials(
-        create_trial(value=trial.score, params=dict(trial.weights), distributions=space) for trial in told
+        create_trial(value=trial.score, params={**trial.weights, **trial.choices}, distributions=space)
+        for trial in told
     )
     params = study.ask(space).params
-    return {block: float(params[block]) for block in blocks}
+    return {block: float(params[block]) for block in blocks}, {name: str(params[name]) for name in options}
 
 
 def _sampler(name: OptunaSampler, seed: int, exact: bool) -> BaseSampler:

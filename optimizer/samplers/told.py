@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from optimizer.blocks import BlockWeights
+from optimizer.choices import Choices
 from optimizer.racing import Estimate
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class ToldTrial:
     """A trial that ended. `score` is None when it failed: it then informs nobody.
 
     estimate: what is expected of one that was stopped before it had a score (optimizer/racing.py).
-    slopes: d score / d alpha by block, at `weights`; None where they were not computed.
+    slopes: d score / d alpha by block, at `weights`; None where they were not computed. choices: which
+    options it had.
     """
 
     number: int
@@ -29,6 +31,7 @@ class ToldTrial:
     score: float | None
     slopes: BlockWeights | None = None
     estimate: Estimate | None = None
+    choices: Choices = field(default_factory=dict)
 
     @property
     def informs(self) -> bool:

@@ -49,7 +49,8 @@ class _Calls:
 class Renderer:
     """Renders probes with one checkpoint.
 
-    The UNet's weights may change between calls; the text encoder's may not, its outputs are kept.
+    The UNet's weights may change between calls; the text encoder's may not, its outputs are kept. Another
+    one may take its place as `text`, with outputs of its own.
     max_batch: how many images are denoised at once (twice as many rows with guidance). Where so many do not
     fit the device's memory, it is halved for images of that size until they do, each size tried once;
     `notices` says so.
@@ -80,20 +81,21 @@ class Renderer:
             module.to(self.device).eval()
         self._levels = NoiseLevels.of(components.scheduler_config)
         self._passes: dict[Probe, tuple[Pass, ...]] = {}
-        self._text = text or Conditioner(components, self.device, embeddings)
+        self.text = text or Conditioner(components, self.device, embeddings)
+        """What encodes the texts of what is rendered next."""
         self.memory = Memory(self.device, self._note)
         self._decoder = Decoder(components, self.memory, self._note)
 
     def encode(self, probes: Sequence[Probe]) -> None:
         """Encodes the texts of `probes` ahead of rendering. Raises InputError as `render` does."""
         self._check(probes)
-        self._text.encode(run for probe in probes for run in self._runs(probe))
+        self.text.encode(run for probe in probes for run in self._runs(probe))
 
     def kind(self, probe: Probe) -> Kind:
         """What the memory to render a probe depends on: its largest size and its rows of the UNet."""
         runs = self._runs(probe)
         width, height = (self._factor * side for side in runs[-1].latents)
-        return Kind("render", width, height, max(self._text.form(run).rows for run in runs))
+        return Kind("render", width, height, max(self.text.form(run).rows for run in runs))
 
     def render(
         self,
@@ -189,7 +191,7 @@ class Renderer:
             self._unet,
             way.t_of,
             self.components.prediction_type,
-            self._text.batch(runs, self._unet.dtype),
+            self.text.batch(runs, self._unet.dtype),
             Guidance(probe.thresholding, probe.cfg_rescale, of_noise=way.sampler.kind == "timesteps"),
             calls=run.calls,
             # A1111's extension goes on counting in the second pass.
@@ -218,7 +220,7 @@ class Renderer:
     def _common(self, probe: Probe) -> tuple[object, ...]:
         """What probes have in common that are rendered together."""
         how = [
-            (run.sampler, run.schedule, run.steps, run.latents, self._text.form(run))
+            (run.sampler, run.schedule, run.steps, run.latents, self.text.form(run))
             for run in self._runs(probe)
         ]
         hires = probe.hires
@@ -238,7 +240,7 @@ class Renderer:
                     f"take multiples of {factor}"
                 )
             for run in self._runs(probe):
-                self._text.check(run)
+                self.text.check(run)
 
     def _check_steps(self, probe: Probe) -> None:
         first, *second = self._runs(probe)

@@ -15,7 +15,8 @@ from optimizer.component_recipes import ComponentRecipe, parents_at
 from optimizer.exporting import AnyRecipe, export_recipe
 from optimizer.merging import differing_blocks
 from optimizer.recipes import AverageRecipe, Parent, Recipe
-from service.catalog import Catalog
+from service.catalog import Catalog, digest
+from service.choosing import chosen_parts, encoder_files
 from service.composing import flat
 from service.db.records import CheckpointRecord, NodeRecord, TrialRecord
 from service.db.states import NodeKind, TrialKind, TrialState
@@ -114,14 +115,16 @@ class Exporter:
     def _write_trial(self, node: NodeRecord, trial: TrialRecord, output: str) -> tuple[Path, str]:
         out = self._free_path(output)
         a, b = self._inputs(node)
-        parts = self._parts(node)
+        plan = NodePlan.model_validate(node.plan)
+        encoders = encoder_files(plan, self._catalog, self._hashes, a, b)
+        parts = {**self._parts(node), **chosen_parts(encoders, trial.choices)}
         recipe = merge_recipe(
             self._store,
             node,
             a,
             b,
             name=output,
-            weights=_file_weights(a, b, trial.weights),
+            weights=_file_weights(a, b, trial.weights, plan.search.space.element_names),
             scores=self._scores(node, trial),
             components=parents_at(parts, self._hashes),
         )
@@ -160,8 +163,10 @@ class Exporter:
         match node.kind:
             case NodeKind.MERGE:
                 a, b = self._inputs(node)
-                paths = [a.path, b.path, *flat(self._parts(node))]
-                return Recipe.model_validate(made.recipe), paths
+                merge = Recipe.model_validate(made.recipe)
+                parents = [parent for several in merge.components.values() for parent in several]
+                parts = [self._component_of(parent, node, a, b) for parent in parents]
+                return merge, [a.path, b.path, *parts]
             case NodeKind.COMPOSE:
                 return ComponentRecipe.model_validate(made.recipe), flat(self._parts(node))
             case _:
@@ -171,6 +176,16 @@ class Exporter:
     def _parts(self, node: NodeRecord) -> dict[Component, list[Path]]:
         """The files of the components that a node's plan names."""
         return part_paths(self._catalog, self._hashes, NodePlan.model_validate(node.plan).parts)
+
+    def _component_of(self, parent: Parent, node: NodeRecord, a: Source, b: Source) -> Path:
+        """The file of a component that is not A's: of B, of A in a mean with it, or a model of the plan."""
+        own = {digest(source.inspection): source.path for source in (a, b)}
+        if parent.sha256 in own:
+            return own[parent.sha256]
+        plan = NodePlan.model_validate(node.plan)
+        named = [*(part for several in plan.parts.values() for part in several), *plan.encoders.values()]
+        part = next(part for part in named if part.sha256 == parent.sha256)
+        return part_paths(self._catalog, self._hashes, {"text_encoder": [part]})["text_encoder"][0]
 
     def _parent(self, parent: Parent) -> Path:
         """A leaf that went into an average."""
@@ -243,6 +258,6 @@ class Exporter:
         )
 
 
-def _file_weights(a: Source, b: Source, weights: BlockWeights) -> BlockWeights:
+def _file_weights(a: Source, b: Source, weights: BlockWeights, elements: Sequence[str]) -> BlockWeights:
     """The trial's weights, and A for the blocks that differ by less than the search could see."""
-    return {**uniform(differing_blocks(a.path, b.path), 0.0), **weights}
+    return {**uniform(differing_blocks(a.path, b.path, elements), 0.0), **weights}

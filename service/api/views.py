@@ -25,14 +25,17 @@ class JobView(BaseModel):
 
 
 class TrialView(BaseModel):
-    """One set of block weights and what it scored."""
+    """One set of block weights, and of choices where there are any, and what it scored."""
 
     id: int
     node: str = Field(description="Name of the node.")
     kind: TrialKind
     number: int
     state: TrialState
-    weights: dict[str, float]
+    weights: dict[str, float] = Field(description="Block or element -> alpha; 0 is A, 1 is B.")
+    choices: dict[str, str] | None = Field(
+        description="What it had that is no number, such as text_encoder: b; none without search.choices."
+    )
     slopes: dict[str, float] | None = Field(
         description="d score / d weight by block; none where they were not computed (docs/search.md)."
     )

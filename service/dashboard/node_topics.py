@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import accumulate
 
 from optimizer.blocks import BLOCKS, SDXL_BLOCKS
+from optimizer.elements import in_order
 from optimizer.importance import Importance, block_importance
 from optimizer.search import ToldTrial
 from service.dashboard.snapshot import Topic
@@ -64,10 +65,10 @@ class NodeView:
 
     @cached_property
     def blocks(self) -> list[str]:
-        """The blocks of this architecture in the UNet's order."""
+        """The blocks of this architecture in the UNet's order, each before its elements."""
         found = set(self.done[0].weights) if self.done else set(BLOCKS)
         order = SDXL_BLOCKS if "LABEL_EMB" in found else BLOCKS
-        return [block for block in order if block in found]
+        return in_order(found, order)
 
 
 def node_topic(job_id: str, name: str) -> Topic[NodeView]:

@@ -145,7 +145,8 @@ class Trial(Base):
     `may_win` is false for what is only to be beaten: a baseline outside of the space that is searched. A
     stopped trial has instead of a score an `estimate` of it with its `standard_error`, from `probes_seen` of
     the node's probes (optimizer/racing.py). `slopes` are d score / d weight by block, where they were
-    computed: the mean of the renders' shares (optimizer/slopes.py). `means` are the raw numbers of every
+    computed: the mean of the renders' shares (optimizer/slopes.py). `choices` are what it has that is no
+    number, in a search that chooses (optimizer/choices.py). `means` are the raw numbers of every
     scorer in the mean over the probes, and `warnings` what the watch says (scoring/watch.py), as it ended;
     none are NULL. A score that people have a part in is written anew whenever votes are counted.
     """
@@ -163,6 +164,7 @@ class Trial(Base):
     number: Mapped[int]
     state: Mapped[TrialState] = mapped_column(state_column(TrialState), default=TrialState.OPEN)
     weights: Mapped[dict[str, Any]]
+    choices: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     slopes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     score: Mapped[float | None]
     may_win: Mapped[bool] = mapped_column(default=True)

@@ -73,6 +73,7 @@ class TrialRecord(Record):
     number: int
     state: TrialState
     weights: dict[str, float]
+    choices: dict[str, str] | None
     slopes: dict[str, float] | None
     score: float | None
     may_win: bool
@@ -94,6 +95,7 @@ class EndedTrial(Record):
 
     number: int
     weights: dict[str, float]
+    choices: dict[str, str] | None
     slopes: dict[str, float] | None
     score: float | None
     estimate: float | None

@@ -31,7 +31,12 @@ class TrialStore(Database):
     """The storage contract of what a node's trials produce."""
 
     def open_trial(
-        self, lease: Lease, kind: TrialKind, number: int, weights: Mapping[str, float]
+        self,
+        lease: Lease,
+        kind: TrialKind,
+        number: int,
+        weights: Mapping[str, float],
+        choices: Mapping[str, str] | None = None,
     ) -> TrialRecord:
         """Begin a trial; the one that a killed worker left open is returned as it was. Raises LeaseLost."""
         with self._write() as session:
@@ -39,7 +44,12 @@ class TrialStore(Database):
             trial = session.scalars(_trial(node.id, kind, number)).one_or_none()
             if trial is None:
                 trial = Trial(
-                    node_id=node.id, kind=kind, number=number, state=TrialState.OPEN, weights=dict(weights)
+                    node_id=node.id,
+                    kind=kind,
+                    number=number,
+                    state=TrialState.OPEN,
+                    weights=dict(weights),
+                    choices=dict(choices) if choices else None,
                 )
                 session.add(trial)
                 session.flush()

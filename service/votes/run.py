@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from optimizer.pending import with_pending
-from optimizer.search import BASELINES, ToldTrial, may_win, propose, stop_reason
+from optimizer.search import BASELINES, ToldTrial, may_win, next_trial, stop_reason
 from scoring.reward import image_scores, tally
 from scoring.scorers.cards import is_voted
 from scoring.watch import Judged, watch_warnings
@@ -62,8 +62,8 @@ class VotedTrials(Trials):
             self.context.check()
             number = len(self._told)
             known = with_pending(self.plan.search, ended, waiting)
-            weights = propose(self.plan.search, self.judge.blocks, number, known, noisy=True)
-            self._trial(TrialKind.SEARCH, number, weights)
+            candidate = next_trial(self.plan.search, self.judge.blocks, number, known, noisy=True)
+            self._trial(TrialKind.SEARCH, number, candidate)
             self.recorder.flush()
         self._end_search(reason)
 
@@ -82,8 +82,12 @@ class VotedTrials(Trials):
         """The trials that ended, and those that wait for votes; what the search is told of them."""
         rows = self.store.ended_trials(self.node_id)
         parked = self.store.trials(self.node_id, kinds=_SEARCH, states=[TrialState.WAITING])
-        ended = [ToldTrial(trial.number, trial.weights, trial.score) for trial in rows]
-        waiting = [ToldTrial(trial.number, trial.weights, None) for trial in parked]
+        ended = [
+            ToldTrial(trial.number, trial.weights, trial.score, choices=trial.choices or {}) for trial in rows
+        ]
+        waiting = [
+            ToldTrial(trial.number, trial.weights, None, choices=trial.choices or {}) for trial in parked
+        ]
         self._told = sorted([*ended, *waiting], key=lambda trial: trial.number)
         seconds = [*(trial.seconds for trial in rows), *(trial.seconds for trial in parked)]
         self._elapsed = sum(taken or 0.0 for taken in seconds)
@@ -139,7 +143,7 @@ class VotedTrials(Trials):
         if not self.plan.watch or _baseline_place(trial) is not None:
             baselines = []
         warnings = watch_warnings(own, baselines, self.plan.watch, self.plan.guards)
-        return Looks(means, warnings, may_win(self.plan.search, trial.weights))
+        return Looks(means, warnings, may_win(self.plan.search, trial.weights, trial.choices or {}))
 
 
 def _baseline_place(trial: TrialRecord) -> int | None:

@@ -167,7 +167,7 @@ def test_resolved_settings_go_through_json() -> None:
 def test_a_baseline_outside_is_measured_and_does_not_win() -> None:
     settings = searching({"freeze": {"OUT": 0.25}}, sampler="random", patience=3)
     told = run(settings, 7)
-    assert [may_win(settings, trial.weights) for trial in told[:4]] == [False, False, False, True]
+    assert [may_win(settings, trial.weights, {}) for trial in told[:4]] == [False, False, False, True]
     # A is better than all that follows, and yet the search goes on for as long as it gets better itself.
     better = [ToldTrial(t.number, t.weights, 9.0 if t.number == 0 else float(t.number)) for t in told]
     assert best_trial(better) == better[0]
