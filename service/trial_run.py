@@ -79,7 +79,7 @@ class Trials:
         Raises NodePaused after too many failures in a row, InputError when no trial succeeded.
         """
         ended = self.store.ended_trials(self.node_id)
-        self._told = [ToldTrial(t.number, t.weights, t.score, t.slopes, t.expected) for t in ended]
+        self._told = [ToldTrial(t.number, t.weights, t.score, t.slopes, t.expected, t.seconds) for t in ended]
         self._elapsed = sum(trial.seconds or 0.0 for trial in ended)
         self._check_same_blocks()
         self._slopes = TrialSlopes(
@@ -179,7 +179,7 @@ class Trials:
                 if kind is TrialKind.SEARCH and self._race is not None:
                     self._race.tell(number, score, self._image_scores(raw), may_win=looks.may_win)
         self._elapsed += seconds
-        return ToldTrial(number, weights, score, slopes, None if behind is None else behind.estimate)
+        return ToldTrial(number, weights, score, slopes, None if behind is None else behind.estimate, seconds)
 
     def _race_so_far(self) -> Race:
         """The race of the search, told of the trials that the store has whole."""

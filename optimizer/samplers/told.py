@@ -22,6 +22,7 @@ class ToldTrial:
 
     estimate: what is expected of one that was stopped before it had a score (optimizer/racing.py).
     slopes: d score / d alpha by block, at `weights`; None where they were not computed.
+    seconds: what it took, its proposal included; None where that is not known.
     """
 
     number: int
@@ -29,6 +30,7 @@ class ToldTrial:
     score: float | None
     slopes: BlockWeights | None = None
     estimate: Estimate | None = None
+    seconds: float | None = None
 
     @property
     def informs(self) -> bool:

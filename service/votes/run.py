@@ -82,7 +82,7 @@ class VotedTrials(Trials):
         """The trials that ended, and those that wait for votes; what the search is told of them."""
         rows = self.store.ended_trials(self.node_id)
         parked = self.store.trials(self.node_id, kinds=_SEARCH, states=[TrialState.WAITING])
-        ended = [ToldTrial(trial.number, trial.weights, trial.score) for trial in rows]
+        ended = [ToldTrial(t.number, t.weights, t.score, seconds=t.seconds) for t in rows]
         waiting = [ToldTrial(trial.number, trial.weights, None) for trial in parked]
         self._told = sorted([*ended, *waiting], key=lambda trial: trial.number)
         seconds = [*(trial.seconds for trial in rows), *(trial.seconds for trial in parked)]
