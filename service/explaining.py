@@ -259,6 +259,8 @@ def _search_text(plan: NodePlan) -> str:
         ends.append(f"{search.seconds:g} s")
     if search.patience:
         ends.append(f"{search.patience} trials without a better one")
+    if search.until_gain_per_hour:
+        ends.append(f"less than {search.until_gain_per_hour:g} to be gained an hour")
     first = "A, B and their uniform merge first"
     starts = f", then {len(search.start)} start points" if search.start else ""
     among = "".join(

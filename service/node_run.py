@@ -23,9 +23,8 @@ from service.db.states import NodeKind
 from service.node_context import NodeContext
 from service.outputs import write_output
 from service.prefetch import next_files, read_ahead
-from service.recipe_of import merge_recipe, parent_of
+from service.recipe_of import merge_recipe, parent_of, recipe_scores
 from service.recorder import Recorder
-from service.results import result_scores
 from service.sources import Source
 from service.trial_run import Judge, Trials
 from service.trial_slopes import Differentiable
@@ -96,7 +95,7 @@ def _run_merge(context: NodeContext) -> None:
         b,
         name=context.node.output,
         weights=evaluator.file_weights(winner.weights),
-        scores=result_scores(context.store, context.node),
+        scores=recipe_scores(context.store, context.node),
         components=parents_at(parts, hashes),
     )
     made = write_output(

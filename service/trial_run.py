@@ -20,7 +20,7 @@ from optimizer.search import (
     Candidate,
     ToldTrial,
     baseline_candidate,
-    best_trial,
+    best_that_may_win,
     may_win,
     next_trial,
     stop_reason,
@@ -94,7 +94,8 @@ class Trials:
         """
         ended = self.store.ended_trials(self.node_id)
         self._told = [
-            ToldTrial(t.number, t.weights, t.score, t.slopes, t.expected, t.choices or {}) for t in ended
+            ToldTrial(t.number, t.weights, t.score, t.slopes, t.expected, t.choices or {}, t.seconds)
+            for t in ended
         ]
         self._elapsed = sum(trial.seconds or 0.0 for trial in ended)
         self._check_same_blocks()
@@ -232,10 +233,10 @@ class Trials:
                     self._note_if(self._drafts.whole(number, score))
         self._elapsed += seconds
         estimate = None if behind is None else behind.estimate
-        return ToldTrial(number, weights, score, slopes, estimate, candidate.choices)
+        return ToldTrial(number, weights, score, slopes, estimate, candidate.choices, seconds)
 
     def _best_score(self) -> float | None:
-        best = best_trial([trial for trial in self._told if may_win(self.plan.search, trial.weights)])
+        best = best_that_may_win(self.plan.search, self._told)
         return None if best is None else best.score
 
     def _race_so_far(self) -> Race:

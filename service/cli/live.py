@@ -128,6 +128,10 @@ def _node(node: dict[str, Any]) -> RenderableType:
         Text(_pace(node, ended)),
         _scores(node),
     ]
+    if node["confidence"]:
+        lines.append(Text(f"winner: {node['confidence']['text']}"))
+    if node["going_on"]:
+        lines.append(Text(f"going on: {node['going_on']['text']}"))
     lines += [Text(text, WARNING) for text in node["warnings"]]
     if node["stop_reason"]:
         lines.append(Text(f"the search ended: {node['stop_reason']}", "dim"))

@@ -66,6 +66,7 @@ class JobForm:
     final_trials: float | None = None
     minutes: float | None = None
     patience: float | None = None
+    until_gain_per_hour: float | None = None
     seed: float | None = 0
 
     def job(self) -> dict[str, Any]:
@@ -89,6 +90,7 @@ class JobForm:
                 trials=_whole(self.trials, "search.trials"),
                 seconds=None if self.minutes is None else 60 * self.minutes,
                 patience=_whole(self.patience, "search.patience"),
+                until_gain_per_hour=self.until_gain_per_hour,
                 seed=_whole(self.seed, "search.seed"),
             ),
             "nodes": final,

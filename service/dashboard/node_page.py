@@ -7,6 +7,7 @@ from functools import partial
 
 from nicegui import ui
 
+from optimizer.going_on import FEWEST
 from service.dashboard.charts import Chart
 from service.dashboard.compare import Compare
 from service.dashboard.job_figures import Bar
@@ -25,6 +26,7 @@ from service.dashboard.node_topics import NodeView, node_topic
 from service.dashboard.texts import duration, number, signed
 from service.dashboard.trial_table import TrialTable
 from service.db.states import NodeKind
+from service.going_on import GoingOn
 from service.progress import NodeProgress
 
 KINDS = {
@@ -99,7 +101,12 @@ class NodePanels:
                     "Beats its rivals",
                     hint="How sure it is that the winner does, by a bootstrap over probes.",
                 )
+                worth = stat(
+                    "Going on",
+                    hint="What the next trials are expected to gain, and how long they take the device.",
+                )
                 pace = stat("Images per second")
+            more = ui.label().classes("soft small wrap")
         seen: list[object] = []
 
         def show(now: NodeView) -> None:
@@ -117,6 +124,8 @@ class NodePanels:
                 label.classes(replace=f"stat-value {'good' if (value or 0) > 0 else ''}")
             eta.set_text(duration(node.eta_seconds))
             sure.set_text("–" if node.confidence is None else f"{node.confidence.probability:.0%}")
+            worth.set_text(_worth(node.going_on))
+            more.set_text(_more(node))
             pace.set_text("–" if node.renders_per_second is None else f"{node.renders_per_second:.2f}")
             told = [node.reason, node.stop_reason, node.warnings, node.notes]
             if told != seen:
@@ -217,6 +226,21 @@ class NodePanels:
             chart.show(lambda palette: timing_chart(now, palette))
 
         self._parts.append(show)
+
+
+def _worth(found: GoingOn | None) -> str:
+    if found is None:
+        return "–"
+    return signed(found.gain) + ("" if found.seconds is None else f" in {duration(found.seconds)}")
+
+
+def _more(node: NodeProgress) -> str:
+    """How sure the winner is, and what going on is worth, as sentences."""
+    if node.kind is not NodeKind.MERGE:
+        return ""
+    sure = "" if node.confidence is None else f"Winner: {node.confidence.text}. "
+    worth = f"not known before {FEWEST} scored proposals" if node.going_on is None else node.going_on.text
+    return f"{sure}Going on: {worth}."
 
 
 def _scores(node: NodeProgress) -> None:

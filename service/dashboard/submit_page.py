@@ -246,6 +246,9 @@ class FormPage:
             self._number("Trials of the last merge", "final_trials", placeholder="the same")
             self._number("Minutes per merge", "minutes", placeholder="no limit")
             self._number("Stop without gain for", "patience", placeholder="never", suffix="trials")
+            self._number(
+                "Stop below a gain of", "until_gain_per_hour", placeholder="never", suffix="score / hour"
+            )
         with ui.element("div").classes("fields"):
             self._select("Search", "search", SEARCHES)
             self._number("Seed of the search", "seed")

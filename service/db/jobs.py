@@ -335,7 +335,7 @@ def _extend(session: Session, node: Node, trials: int) -> None:
     total = (session.scalar(ended) or 0) + trials
     # The limits that ended the search once would end it again before the first new trial.
     search = {**node.plan["search"], "trials": total}
-    search |= dict.fromkeys(("seconds", "patience"))
+    search |= dict.fromkeys(("seconds", "patience", "until_gain_per_hour"))
     node.plan = {**node.plan, "search": search}
     node.stop_reason = node.score = node.output_sha256 = None
     data = {"node": node.name, "position": node.position, "trials": total}
