@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +11,15 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from service.api.app import create_app
 from service.db.states import TrialKind
 from service.db.store import Store
-from service.settings import Settings, load_settings
+from service.settings import Settings
 from service.worker import Worker
 from tests.integration.conftest import Cli, free_port, healthy, wait_until
 from tests.tiny_models import job
 
 HUMAN = {"scorer": "human"}
 AT_REST = ("done", "failed", "paused", "voting")
-
-
-@pytest.fixture
-def settings(installation: Path) -> Settings:
-    return load_settings(installation)
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings)) as client:
-        yield client
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store(settings.database_url)
-    yield store
-    store.close()
 
 
 def voted(**changes: Any) -> dict[str, Any]:
