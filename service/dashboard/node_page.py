@@ -163,7 +163,7 @@ class NodePanels:
                 if top
                 else "The first weights come with the first trial."
             )
-            chart.show(lambda palette: u_chart(now, palette))
+            chart.show(lambda palette: u_chart([trial.weights for trial in top], palette))
 
         self._parts.append(show)
 

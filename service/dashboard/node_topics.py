@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from optimizer.blocks import BLOCKS, SDXL_BLOCKS
+from optimizer.blocks import BLOCKS, SDXL_BLOCKS, BlockWeights
 from optimizer.importance import Importance, block_importance
 from optimizer.search import ToldTrial
 from service.dashboard.snapshot import Topic
@@ -65,9 +65,13 @@ class NodeView:
     @cached_property
     def blocks(self) -> list[str]:
         """The blocks of this architecture in the UNet's order."""
-        found = set(self.done[0].weights) if self.done else set(BLOCKS)
-        order = SDXL_BLOCKS if "LABEL_EMB" in found else BLOCKS
-        return [block for block in order if block in found]
+        return blocks_in_order(self.done[0].weights if self.done else dict.fromkeys(BLOCKS, 0.0))
+
+
+def blocks_in_order(weights: BlockWeights) -> list[str]:
+    """The blocks that have a weight, in the UNet's order."""
+    order = SDXL_BLOCKS if "LABEL_EMB" in weights else BLOCKS
+    return [block for block in order if block in weights]
 
 
 def node_topic(job_id: str, name: str) -> Topic[NodeView]:
