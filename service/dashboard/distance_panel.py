@@ -98,7 +98,7 @@ class DistancePanel:
                     ui.label(f"{len(self._names)} files: {drawing.words}, {drawing.share:.0%}")
                 ui.linear_progress(drawing.share, show_value=False).props('aria-label="Progress of the map"')
             elif self._out.is_file():
-                ui.image(f"/{MAPS}/{self._key()}.png").props["alt"] = "Map of the models"
+                ui.image(f"/{MAPS}/{self._out.name}").props["alt"] = "Map of the models"
             else:
                 if drawing is not None:
                     ui.label(drawing.trouble).classes("banner bad").props('role="alert"')

@@ -45,7 +45,7 @@ class BudgetPart:
         with fields.fold("Which block weights are tried: frozen, bounded, tied", "lock", "search.space"):
             self._space()
         with fields.fold("Merges that differ from the others", "call_split", "nodes"):
-            self._nodes = ui.element("div")
+            self._nodes = ui.element("div").classes("wide")
 
     def changed(self) -> None:
         """Show anew what follows from the fields."""

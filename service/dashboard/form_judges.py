@@ -13,6 +13,7 @@ from service.dashboard.layout import empty
 from service.dashboard.scorer_choices import Offer
 from service.planning import GUARDS_BY_DEFAULT
 
+FIRST_SCORER = "pickscore"
 TALLY_WORDS = {
     "arithmetic": "arithmetic mean (usual)",
     "min": "min: the worst image counts",
@@ -31,12 +32,17 @@ class JudgesPart:
     def __init__(self, fields: Fields, form: JobForm, offers: Sequence[Offer]) -> None:
         self._fields, self._form = fields, form
         ready = [offer for offer in offers if offer.ready and not offer.guard]
-        if not [offer for offer in ready if not offer.voted]:
+        installed = [offer for offer in ready if not offer.voted]
+        if not installed:
             empty(
                 "No scorer is installed",
-                "Get one with the commands below, then load this page again; or judge yourself: tick human.",
+                f"A good first one is {FIRST_SCORER}: it reads the prompt. Get its weights as below, then "
+                "load this page again. Or judge yourself: tick human.",
                 "gavel",
             )
+            for offer in offers:
+                if offer.name == FIRST_SCORER:
+                    _missing(offer)
         for number, offer in enumerate(ready):
             self._scorer(offer, chosen=number == 0 and not offer.voted)
         self._vote_fields()

@@ -142,7 +142,7 @@ class ModelsPart:
             self._fields.choice(
                 "What the models predict", self._form, "prediction_type", PREDICTIONS, "prediction_type"
             )
-        self._leaf_parts = ui.element("div")
+        self._leaf_parts = ui.element("div").classes("wide")
 
     def _show_leaf_parts(self) -> None:
         self._leaf_parts.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -34,12 +35,15 @@ def family(model: Model) -> tuple[list[Member], dict[str, Model]]:
             models[key] = one
             parents = one.merge.parents if one.merge else ()
             keys = tuple(add(parent, f"{place}.{number}") for number, parent in enumerate(parents))
-            line = one.merge.method.split(":")[0] if one.merge else "model"
-            members[key] = Member(key, one.title, line, keys, shorter(one.title, LONGEST_DETAIL))
+            members[key] = Member(key, one.title, _line(one), keys, shorter(one.title, LONGEST_DETAIL))
         return key
 
     add(model, "0")
     return list(members.values()), models
+
+
+def _line(model: Model) -> str:
+    return model.merge.method.split(":")[0] if model.merge else "model"
 
 
 async def show_recipe(metadata: Mapping[str, Any], name: str, sha256: str | None) -> None:
@@ -56,6 +60,11 @@ async def show_recipe(metadata: Mapping[str, Any], name: str, sha256: str | None
     root = Model(name, sha256, merge=found.model.merge)
     members, models = family(root)
     makers = await run_in_threadpool(site().store.makers, [key for key in models if models[key].sha256])
+    # Names of a job's results differ at their ends alone, which do not fit into a box.
+    members = [
+        replace(one, line=f"{makers[one.key].node}: {one.line}") if one.key in makers else one
+        for one in members
+    ]
     with ui.element("div").classes("recipe"):
         ui.label("What it was made of").classes("strong")
         _RecipeTree(members, models, makers)

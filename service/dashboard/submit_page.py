@@ -158,9 +158,10 @@ def _too_few(models: Sequence[ModelRow]) -> None:
         empty(
             "It takes two models or more",
             f"Put checkpoints of one architecture (.safetensors, .ckpt or diffusers folders) into {folder}; "
-            "AUTOMBW_MODELS_DIR names another folder. Then load this page again.",
+            "AUTOMBW_MODELS_DIR names another folder. Then look again.",
             "inventory_2",
         ),
     ):
+        ui.button("Look again", icon="refresh", on_click=ui.navigate.reload)
         for row in models:
             ui.label(f"{row.name}: {row.trouble or 'fine'}").classes("small wrap")
