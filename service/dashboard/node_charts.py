@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from optimizer.blocks import BLOCKS, BlockWeights
 from service.dashboard.charts import Options, axis, legend, tooltip
-from service.dashboard.node_topics import NodeView
+from service.dashboard.node_topics import NodeView, blocks_in_order
 from service.dashboard.texts import duration, number, shorter
 from service.dashboard.theme import Palette
 from service.results import BASELINE_NAMES
@@ -100,13 +101,12 @@ def _across(label: str, value: float, colour: str, kind: str = "dashed") -> dict
     }
 
 
-def u_chart(view: NodeView, palette: Palette) -> Options:
-    """The block weights as a U: the input blocks down, the middle below, the output blocks up.
+def u_chart(top: Sequence[BlockWeights], palette: Palette) -> Options:
+    """Block weights as a U: the input blocks down, the middle below, the output blocks up.
 
-    A bar spans the middle half of the best trials, a small dot is one of them, the diamond is the best.
+    top: the best first. A bar spans the middle half of them, a small dot is one, the diamond is the best.
     """
-    top = view.ranked[:TOP]
-    blocks = view.blocks
+    blocks = blocks_in_order(top[0] if top else dict.fromkeys(BLOCKS, 0.0))
     parts = {
         "IN": [block for block in blocks if block.startswith("IN")],
         "OUT": [block for block in reversed(blocks) if block.startswith("OUT") and block != "OUT"],
@@ -133,11 +133,17 @@ def u_chart(view: NodeView, palette: Palette) -> Options:
 
 
 def _wing(
-    options: Options, place: int, part: str, names: Sequence[str], *, top: Sequence[Any], palette: Palette
+    options: Options,
+    place: int,
+    part: str,
+    names: Sequence[str],
+    *,
+    top: Sequence[BlockWeights],
+    palette: Palette,
 ) -> None:
-    columns = [[trial.weights[name] for trial in top] for name in names]
-    low = [float(np.quantile(column, 0.25)) for column in columns]
-    high = [float(np.quantile(column, 0.75)) for column in columns]
+    columns = [[weights[name] for weights in top] for name in names]
+    low = [float(np.quantile(column, 0.25)) for column in columns if column]
+    high = [float(np.quantile(column, 0.75)) for column in columns if column]
     label = {"color": palette.soft, "fontSize": 10, "interval": 0}
     options["xAxis"].append(
         axis(
@@ -191,7 +197,7 @@ def _wing(
         {
             "name": "one of the best",
             "type": "scatter",
-            "data": [[trial.weights[name], name] for trial in top[1:] for name in names],
+            "data": [[weights[name], name] for weights in top[1:] for name in names],
             "symbolSize": 5,
             "itemStyle": {"color": palette.accent, "opacity": 0.45},
             **at,
@@ -201,7 +207,7 @@ def _wing(
             "type": "scatter",
             "symbol": "diamond",
             "symbolSize": 12,
-            "data": [[best.weights[name], name] for name in names] if best else [],
+            "data": [[best[name], name] for name in names] if best else [],
             "itemStyle": {"color": palette.warn, "borderColor": palette.surface, "borderWidth": 1},
             **at,
         },

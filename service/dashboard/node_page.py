@@ -33,6 +33,7 @@ KINDS = {
     NodeKind.AVERAGE: "the uniform merge of all leaves, scored: what the tree has to beat",
     NodeKind.SCREEN: "one leaf alone, scored: its place in the ranking",
     NodeKind.REFERENCE: "one leaf alone, scored first: what several scorers are measured by",
+    NodeKind.COMPOSE: "a leaf, put together from components of several models; nothing is rendered for it",
 }
 
 
@@ -60,6 +61,8 @@ class NodePanels:
     def _build(self, view: NodeView) -> None:
         merge = view.progress.kind is NodeKind.MERGE
         self._head(view)
+        if view.progress.kind is NodeKind.COMPOSE:
+            return
         if merge:
             with panel("Score", note="Every trial, and the best so far, against what has to be beaten."):
                 self._progress()
@@ -172,7 +175,7 @@ class NodePanels:
                 if top
                 else "The first weights come with the first trial."
             )
-            chart.show(lambda palette: u_chart(now, palette))
+            chart.show(lambda palette: u_chart([trial.weights for trial in top], palette))
 
         self._parts.append(show)
 

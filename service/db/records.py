@@ -197,6 +197,16 @@ class CheckpointRecord(Record):
     collected_at: datetime | None
 
 
+@dataclass(frozen=True)
+class Maker:
+    """The node that wrote a checkpoint, and the checkpoint's recipe as it stands in its metadata."""
+
+    job_id: str
+    job_name: str
+    node: str
+    recipe: dict[str, Any]
+
+
 class EventRecord(Record):
     id: int
     job_id: str
