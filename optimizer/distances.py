@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -33,6 +33,7 @@ _SHARES = 4
 _VERSION = 1
 
 Matrix = NDArray[np.float64]
+Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -118,26 +119,33 @@ def unet_distances(paths: Sequence[Path]) -> Matrix:
         )
 
 
-def distances_between(paths: Sequence[Path], cache: Path | None = None) -> Distances:
+def distances_between(
+    paths: Sequence[Path], cache: Path | None = None, progress: Progress | None = None
+) -> Distances:
     """Sums over every block and component of every two of N checkpoints of one architecture.
 
     Every file is read once, side by side with the others, in chunks: memory does not grow with the files.
     Differences are taken and summed in float64, so near-identical models lose no digits, as they would in a
     matrix of products. cache: a folder with one JSON file a pair, named by the two sha256; what is there is
-    not computed again. Raises InputError for fewer than two files and for files that do not fit each other.
+    not computed again. progress: told what is done and the share of it, from 0 to 1. Raises InputError for
+    fewer than two files and for files that do not fit each other.
     """
+    tell = progress or (lambda _words, _share: None)
     with open_unets(paths) as (architecture, files):
         every = list(combinations(range(len(files)), 2))
         known: dict[tuple[int, int], Pair] = {}
         digests = []
         if cache is not None:
             hashes = HashCache(cache)
-            digests = [hashes.sha256(path) for path in paths]
+            for number, path in enumerate(paths):
+                tell("hashes the files", number / len(paths))
+                digests.append(hashes.sha256(path))
             for i, j in every:
                 pair = _cached(cache, digests[i], digests[j])
                 if pair is not None:
                     known[i, j] = pair
-        fresh = _compare(architecture, files, [pair for pair in every if pair not in known])
+        missing = [pair for pair in every if pair not in known]
+        fresh = _compare(architecture, files, missing, progress=tell)
         if cache is not None:
             for (i, j), pair in fresh.items():
                 _keep(cache, digests[i], digests[j], pair)
@@ -149,6 +157,7 @@ def _compare(
     files: Sequence[CheckpointFile],
     wanted: Sequence[tuple[int, int]],
     components: Sequence[str] = ("unet", "text_encoder", "vae"),
+    progress: Progress | None = None,
 ) -> dict[tuple[int, int], Pair]:
     """The sums of these pairs, every file that is in one read once."""
     used = sorted({index for pair in wanted for index in pair})
@@ -160,7 +169,10 @@ def _compare(
     found: dict[tuple[int, int], Pair] = {pair: {} for pair in wanted}
     with ThreadPoolExecutor(min(_SHARES, os.cpu_count() or 1), "distances", keep_to_one_core) as pool:
         reader = _Rows(compared, pool)
-        for part, keys in _keys_of_parts(architecture, components).items():
+        parts = _keys_of_parts(architecture, components)
+        for number, (part, keys) in enumerate(parts.items()):
+            if progress is not None:
+                progress("compares the weights", number / len(parts))
             if not all(key in file.entries for key in keys for file in compared):
                 continue  # a text encoder or VAE; a UNet is whole, or the file was not opened
             squares, products = reader.sums(keys, rows)

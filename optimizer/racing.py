@@ -36,14 +36,14 @@ _STEP = 1e-3
 class Estimate:
     """What a trial that was stopped is expected to score on all probes.
 
-    error: standard error of `score`. probes: how many it was judged on. noise: how far a probe's difference
-    to the incumbent strays, a standard deviation.
+    error: standard error of `score`. probes: how many it was judged on, 0 by a draft (optimizer/drafts.py).
+    noise: how far a probe's difference to the incumbent strays, a standard deviation; None by a draft.
     """
 
     score: float
     error: float
     probes: int
-    noise: float
+    noise: float | None
 
 
 @dataclass(frozen=True)

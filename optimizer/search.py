@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from statistics import fmean
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,6 +18,8 @@ from threadpoolctl import ThreadpoolController
 
 from optimizer.blocks import BlockWeights, uniform
 from optimizer.choices import OF_A, UNIFORM, Choices, ChoiceSettings
+from optimizer.drafts import DraftSettings
+from optimizer.going_on import AHEAD, Outlook, outlook
 from optimizer.samplers.choice import BY_SLOPES, SamplerName
 from optimizer.samplers.evolution import evolved
 from optimizer.samplers.gradient import climbed
@@ -43,8 +46,10 @@ __all__ = [
     "ToldTrial",
     "baseline_candidate",
     "baseline_name",
+    "best_that_may_win",
     "best_trial",
     "carries_slopes",
+    "expected_gain",
     "may_win",
     "next_trial",
     "propose",
@@ -73,7 +78,10 @@ class Candidate:
 
 
 class SearchSettings(BaseModel):
-    """How one pair is searched. The search ends at the first of `trials`, `seconds` and `patience`."""
+    """How one pair is searched.
+
+    The search ends at the first of `trials`, `seconds`, `patience` and `until_gain_per_hour`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -92,11 +100,23 @@ class SearchSettings(BaseModel):
         ge=1,
         description="Stop after this many trials in a row that did not improve the best score.",
     )
+    until_gain_per_hour: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Stop when going on is expected to gain less than this, in score per hour of the "
+        "device's time (docs/stopping.md). Not before the sampler has proposed ten trials that were scored.",
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="The same seed gives the same trials.")
     racing: bool = Field(
         default=False,
         description="Stop a trial that falls behind the best one before all its probes are rendered "
         "(docs/stopping.md). Its estimate informs the sampler and never wins.",
+    )
+    drafts: DraftSettings | None = Field(
+        default=None,
+        description="Render a trial with fewer steps or smaller first, and whole only where that promises "
+        "something (docs/stopping.md). {} takes half the steps.",
     )
     space: SpaceSettings = Field(
         default_factory=SpaceSettings,
@@ -123,6 +143,15 @@ class SearchSettings(BaseModel):
         description="rescaled: to the mean and spread of this search's scores, as other scorers or prompts "
         "have other scales; same: they come from the same scorers and probes.",
     )
+
+    @model_validator(mode="after")
+    def _check_drafts(self) -> SearchSettings:
+        if self.drafts is not None and self.sampler in BY_SLOPES:
+            raise ValueError(
+                f"drafts do not go with sampler {self.sampler}, whose trials are rendered whole for their "
+                "slopes: leave one of the two out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_choices(self) -> SearchSettings:
@@ -246,11 +275,51 @@ def stop_reason(settings: SearchSettings, told: Sequence[ToldTrial], elapsed_sec
         return f"all {settings.trials} trials are done"
     if settings.seconds is not None and elapsed_seconds >= settings.seconds:
         return f"the time budget of {settings.seconds:g} s is used up"
-    best = best_trial([trial for trial in told if may_win(settings, trial.weights, trial.choices)])
+    return _no_improvement(settings, told) or _too_little_gain(settings, told)
+
+
+def _no_improvement(settings: SearchSettings, told: Sequence[ToldTrial]) -> str | None:
+    best = best_that_may_win(settings, told)
     if settings.patience is None or best is None:
         return None
     since = sum(t.number > max(best.number, _first_proposed(settings) - 1) for t in told)
     return f"no improvement in {since} trials" if since >= settings.patience else None
+
+
+def _too_little_gain(settings: SearchSettings, told: Sequence[ToldTrial]) -> str | None:
+    least = settings.until_gain_per_hour
+    found = None if least is None else expected_gain(settings, told)
+    if least is None or found is None or found.gain_per_hour is None or found.gain_per_hour >= least:
+        return None
+    return (
+        f"going on is expected to gain {found.gain:.3g} in the next {found.trials} trials, "
+        f"{found.gain_per_hour:.3g} an hour, less than the {least:g} an hour that were asked for"
+    )
+
+
+def expected_gain(settings: SearchSettings, told: Sequence[ToldTrial]) -> Outlook | None:
+    """What the next trials are expected to gain, by the trials that ended; None while that is not known.
+
+    It is not before ten proposals of the sampler have a score, or an estimate, and one that may win has one.
+    What was imported of earlier searches has no part in it.
+    """
+    best = best_that_may_win(settings, told)
+    if best is None or best.score is None:
+        return None
+    first = _first_proposed(settings)
+    space = Space.of(settings.space, list(best.weights))
+    known = [_in_space(t, space) for t in told if t.informs and space.contains(t.weights)]
+    lately = [t.seconds for t in told if t.number >= first and t.seconds is not None][-AHEAD:]
+    seconds = fmean(lately) if lately else None
+    with _thread_pools().limit(limits=1):
+        return outlook(
+            settings.sampler, known, space.names, first=first, incumbent=best.score, seconds=seconds
+        )
+
+
+def best_that_may_win(settings: SearchSettings, told: Sequence[ToldTrial]) -> ToldTrial | None:
+    """The best of the trials that can win; None when none of them has a score."""
+    return best_trial([trial for trial in told if may_win(settings, trial.weights, trial.choices)])
 
 
 def may_win(settings: SearchSettings, weights: BlockWeights, choices: Mapping[str, str]) -> bool:

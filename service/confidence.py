@@ -23,7 +23,8 @@ from service.db.records import NodeRecord, TrialRecord
 from service.db.states import NodeKind
 from service.db.store import Store
 from service.jobs import NodePlan
-from service.results import BASELINE_NAMES, compared_trials
+from service.remembered import Remembered
+from service.results import BASELINE_NAMES, PHASES, compared_trials
 from service.scale import scale_of
 
 RESAMPLES = 2000
@@ -64,6 +65,7 @@ class Confidence(BaseModel):
     )
     probes: int
     prompts: int
+    text: str = Field(description="The same in words.")
 
 
 def prompt_groups(probes: Sequence[Probe]) -> Groups:
@@ -98,13 +100,41 @@ def paired_gain(
 def winner_confidence(store: Store, node: NodeRecord) -> Confidence | None:
     """How sure the winner of a merge is, on held-out probes as soon as all are scored there.
 
-    None before there is a winner and something to beat, and for a single probe. Raises InputError as `tally`.
+    None before there is a winner and something to beat, for a single probe, and where people judge: votes
+    give a trial one number for all its probes. Raises InputError as `tally`.
     """
     best = store.best_trial(node.id) if node.kind is NodeKind.MERGE else None
     if best is None:
         return None
-    plan = NodePlan.model_validate(node.plan)
     heldout, trials = compared_trials(store, node, best)
+    # A trial that has a score has all of its renders, and these never change.
+    stamp = (heldout, *(None if trial is None else (trial.id, trial.score) for trial in trials))
+    return _KNOWN.get(store, node.id, stamp, lambda: _worked_out(store, node, trials, best, heldout=heldout))
+
+
+_KNOWN: Remembered[Confidence | None] = Remembered()
+
+
+def confidence_scores(found: Confidence | None) -> dict[str, float]:
+    """What a recipe says of it, by name: `heldout/confidence`, `heldout/gain` and its 95 % interval."""
+    if found is None:
+        return {}
+    phase = PHASES[found.heldout]
+    told = {
+        "confidence": found.probability,
+        "gain": found.gain,
+        "gain_low": found.low,
+        "gain_high": found.high,
+    }
+    return {f"{phase}/{name}": value for name, value in told.items()}
+
+
+def _worked_out(
+    store: Store, node: NodeRecord, trials: Sequence[TrialRecord | None], best: TrialRecord, *, heldout: bool
+) -> Confidence | None:
+    plan = NodePlan.model_validate(node.plan)
+    if plan.voted:
+        return None
     probes = plan.heldout if heldout else plan.probes
     scale = scale_of(store, node.job_id, plan, plan.scorers)
 
@@ -119,15 +149,25 @@ def winner_confidence(store: Store, node: NodeRecord) -> Confidence | None:
     if not len(draws):
         return None
     low, high = _interval(draws)
+    probability = fmean(draws > 0)
+    prompts = len({(probe.prompt, probe.negative_prompt) for probe in probes})
+    where = "held-out" if heldout else "search"
     return Confidence(
-        probability=fmean(draws > 0),
+        probability=probability,
         gain=value,
         low=low,
         high=high,
         heldout=heldout,
         probes=len(probes),
-        prompts=len({(probe.prompt, probe.negative_prompt) for probe in probes}),
+        prompts=prompts,
+        text=f"{_percent(probability)} sure that it beats the best of A, B and uniform: {value:+.4f} "
+        f"({low:+.4f} to {high:+.4f}) by {len(probes)} {where} probes of {prompts} prompts",
     )
+
+
+def _percent(share: float) -> str:
+    """A share of the draws; what is true of all or of none of so many is not sure for that."""
+    return "over 99.9 %" if share > 0.999 else "under 0.1 %" if share < 0.001 else f"{100 * share:.3g} %"
 
 
 def _each(count: int) -> Groups:

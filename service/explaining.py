@@ -12,13 +12,14 @@ from pydantic import BaseModel, Field
 from optimizer.bracket import Pick, parse_input
 from optimizer.checkpoints.architectures import TITLES, Architecture, config
 from optimizer.checkpoints.hashes import HashCache
+from optimizer.search import BASELINES
 from scoring.probes import Probe
 from scoring.rendering.passes import passes
 from scoring.scorers.base import ScorerSpec
 from service.catalog import Catalog
 from service.compositions import Leaves, part_names, parts_text
 from service.db.records import NewJob, NewNode
-from service.db.states import HELDOUT_KINDS, NodeKind
+from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind
 from service.db.store import Store
 from service.db.tree import RANKED, composed, final_node
 from service.jobs import JobRequest, NodePlan
@@ -72,11 +73,15 @@ class Step(BaseModel):
     )
     b: str | None
     waits_for: list[str] = Field(description="The steps that must be done first.")
-    trials: int = Field(description="At most; those on held-out probes are counted apart.")
+    trials: int = Field(description="At most; drafts and those on held-out probes are counted apart.")
+    draft_trials: int = Field(
+        description="At most: trials that are first rendered with fewer steps or smaller."
+    )
     heldout_trials: int
     renders: int = Field(description="Images in all, at most.")
     denoising_steps: int = Field(description="In all, at most.")
     search: Renders | None = Field(description="What every trial renders; none where nothing is rendered.")
+    drafts: Renders | None
     heldout: Renders | None
     writes: str | None = Field(description="The file's name.")
     bytes: int = Field(description="Of that file, about.")
@@ -162,7 +167,9 @@ def _step(
     trials, heldout_trials = _trials(node, plan)
     search = _renders(plan.probes, architecture) if trials else None
     heldout = _renders(plan.heldout, architecture) if heldout_trials else None
-    work = [(trials, search), (heldout_trials, heldout)]
+    draft_trials = max(0, trials - len(BASELINES)) if plan.search.drafts else 0
+    drafts = _renders(plan.probes_of(TrialKind.DRAFT), architecture) if draft_trials else None
+    work = [(trials, search), (draft_trials, drafts), (heldout_trials, heldout)]
     writes = node.kind in (NodeKind.COMPOSE, NodeKind.AVERAGE, NodeKind.MERGE)
     return Step(
         number=number,
@@ -174,10 +181,12 @@ def _step(
         b=node.b_input,
         waits_for=_waits_for(node, job),
         trials=trials,
+        draft_trials=draft_trials,
         heldout_trials=heldout_trials,
         renders=sum(times * each.probes for times, each in work if each),
         denoising_steps=sum(times * each.denoising_steps for times, each in work if each),
         search=search,
+        drafts=drafts,
         heldout=heldout,
         writes=f"{node.output}.safetensors" if writes else None,
         bytes=_size(node, sizes) if writes else 0,
@@ -217,6 +226,7 @@ def _details(
     node: NewNode,
     plan: NodePlan,
     search: tuple[int, Renders | None],
+    drafts: tuple[int, Renders | None],
     heldout: tuple[int, Renders | None],
 ) -> list[str]:
     said = []
@@ -234,6 +244,8 @@ def _details(
         said.append(_search_text(plan))
     if search[1]:
         said.append(_rendered(*search))
+    if drafts[1]:
+        said.append(f"drafts, and whole only where they promise something: {_rendered(*drafts)}")
     if heldout[1]:
         what = "A, B, the uniform merge and the winner" if node.kind is NodeKind.MERGE else "the file"
         said.append(f"held-out probes, for {what}: {_rendered(*heldout)}")
@@ -247,6 +259,8 @@ def _search_text(plan: NodePlan) -> str:
         ends.append(f"{search.seconds:g} s")
     if search.patience:
         ends.append(f"{search.patience} trials without a better one")
+    if search.until_gain_per_hour:
+        ends.append(f"less than {search.until_gain_per_hour:g} to be gained an hour")
     first = "A, B and their uniform merge first"
     starts = f", then {len(search.start)} start points" if search.start else ""
     elements = search.space.element_names
@@ -329,7 +343,11 @@ def _disk(settings: Settings, steps: Sequence[Step]) -> Disk:
 
 def _image_bytes(step: Step) -> int:
     """Of PNGs that hold nothing but noise."""
-    work = [(step.trials, step.search), (step.heldout_trials, step.heldout)]
+    work = [
+        (step.trials, step.search),
+        (step.draft_trials, step.drafts),
+        (step.heldout_trials, step.heldout),
+    ]
     pixels = sum(
         times * images.probes * images.passes[-1].width * images.passes[-1].height
         for times, renders in work

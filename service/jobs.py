@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from optimizer.drafts import draft_of
 from optimizer.search import SearchSettings
 from scoring.errors import InputError
 from scoring.probes import Probe
 from scoring.scorers.base import ScorerSpec
 from scoring.scorers.cards import is_voted
+from service.db.states import TrialKind
 from service.leaves import AnyLeaf, AnyOutput, OutputFile, Part, Parts, SharedParts
 from service.settings import describe
 
@@ -211,6 +213,21 @@ class NodePlan(BaseModel):
     encoders: dict[str, Part] = Field(default_factory=dict)
     parts: Parts = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
+
+    def probes_of(self, kind: TrialKind) -> list[Probe]:
+        """What a trial of this kind renders."""
+        if kind is TrialKind.SEARCH:
+            return self.probes
+        if kind is not TrialKind.DRAFT:
+            return self.heldout
+        assert self.search.drafts is not None, "only such a search has drafts"
+        return [draft_of(probe, self.search.drafts) for probe in self.probes]
+
+    @property
+    def all_probes(self) -> list[Probe]:
+        """All that is rendered."""
+        drafts = self.probes_of(TrialKind.DRAFT) if self.search.drafts is not None else []
+        return [*self.probes, *drafts, *self.heldout]
 
     @property
     def automatic(self) -> list[ScorerSpec]:

@@ -23,9 +23,8 @@ from service.db.states import NodeKind
 from service.node_context import NodeContext
 from service.outputs import write_output
 from service.prefetch import next_files, read_ahead
-from service.recipe_of import merge_recipe, parent_of
+from service.recipe_of import merge_recipe, parent_of, recipe_scores
 from service.recorder import Recorder
-from service.results import result_scores
 from service.sources import Source
 from service.trial_run import Judge, Trials
 from service.trial_slopes import Differentiable
@@ -96,7 +95,7 @@ def _run_merge(context: NodeContext) -> None:
         b,
         name=context.node.output,
         weights=evaluator.file_weights(winner.weights),
-        scores=result_scores(context.store, context.node),
+        scores=recipe_scores(context.store, context.node),
         components=parents_at(parts, hashes),
     )
     made = write_output(
@@ -117,7 +116,7 @@ def _run_average(context: NodeContext) -> None:
 def _prepare(context: NodeContext, evaluator: Evaluator | PairEvaluator) -> None:
     """Once the models are loaded: batches that fit, and the files of the next node on their way."""
     log.info(LOADED, context.node.id)
-    evaluator.fit_batches([*context.plan.probes, *context.plan.heldout], context.settings.batches_file)
+    evaluator.fit_batches(context.plan.all_probes, context.settings.batches_file)
     # A CPU that renders has no time to inspect: the next node does that in any case.
     catalog = None if context.device == "cpu" else context.catalog
     read_ahead(next_files(context.store, context.catalog, context.node), catalog)

@@ -325,6 +325,8 @@ class Plans:
         probes = self._read(own.probes, f"{where}.probes", self._probes)
         heldout = self._read(own.heldout, f"{where}.heldout", self._heldout)
         search = self.search(node)
+        if self.voted and search.drafts is not None:
+            raise InputError(f"{where}.search.drafts: people vote on whole images; leave it or `human` out")
         names = groups_of(self._architecture, search.space.element_names).names
         plan = NodePlan(
             probes=list(probes.probes),

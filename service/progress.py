@@ -13,6 +13,7 @@ from service.db.records import NodeRecord
 from service.db.states import JobState, NodeKind, NodeState, TrialState
 from service.db.store import Store
 from service.db.tree import final_node
+from service.going_on import GoingOn, going_on
 from service.results import TreeScores, gain, result_scores, tree_scores, winner_warnings
 
 # How many trials tell the pace: the baselines, without slopes, are much faster than what follows them.
@@ -70,7 +71,9 @@ class NodeProgress(BaseModel):
     trials_done: int
     trials_failed: int
     trials_waiting: int = Field(description="Trials that are rendered and wait for votes.")
-    trials_stopped: int = Field(description="By racing, before all of their probes were rendered.")
+    trials_stopped: int = Field(
+        description="By racing or their drafts, before all of their probes were rendered."
+    )
     probe_noise: float | None = Field(
         description="How far a probe's difference to the best trial strays (a standard deviation), as racing "
         "measured it last."
@@ -85,6 +88,9 @@ class NodeProgress(BaseModel):
     heldout_gain: float | None = Field(description="The same on held-out probes.")
     confidence: Confidence | None = Field(
         description="That the winner beats A, B and the uniform merge, whichever is best."
+    )
+    going_on: GoingOn | None = Field(
+        description="What the next trials are expected to gain; none while that is not known."
     )
     best: Best | None
     votes: Votes | None = Field(description="Where people judge: the votes it waits for, or has.")
@@ -185,6 +191,7 @@ def _node_progress(
         gain=gain(scores, "search"),
         heldout_gain=gain(scores, "heldout"),
         confidence=winner_confidence(store, node),
+        going_on=going_on(store, node),
         best=_best(store, node),
         votes=_votes(store, node),
         checkpoint=_output(store, node),

@@ -10,8 +10,10 @@ from optimizer.blocks import BlockWeights
 from optimizer.checkpoints.parts import Component
 from optimizer.recipes import Parent, Recipe
 from service.catalog import digest
+from service.confidence import confidence_scores, winner_confidence
 from service.db.records import NodeRecord
 from service.db.store import Store
+from service.results import result_scores
 from service.sources import Source
 
 
@@ -29,7 +31,7 @@ def merge_recipe(
     """The recipe of a merge of this node.
 
     name: of the file, without a suffix. weights: one for every block in which the two files differ. scores:
-    as `service.results.result_scores` names them. components: what the file has that A has not.
+    as `recipe_scores` names them. components: what the file has that A has not.
     """
     came_from = {part: ", ".join(parent.name for parent in several) for part, several in components.items()}
     return Recipe(
@@ -45,6 +47,11 @@ def merge_recipe(
         vae_from=came_from.get("vae", "a"),
         components={part: list(several) for part, several in components.items()},
     )
+
+
+def recipe_scores(store: Store, node: NodeRecord) -> dict[str, float]:
+    """What a winner's recipe says of it: its scores, those of what it had to beat, and how sure that is."""
+    return {**result_scores(store, node), **confidence_scores(winner_confidence(store, node))}
 
 
 def parent_of(source: Source) -> Parent:

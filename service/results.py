@@ -58,12 +58,14 @@ def compared_trials(
 
     True, and those on held-out probes, as soon as all four are scored there; else those of the search.
     """
+    scored = {(trial.kind, trial.number): trial for trial in store.trials(node.id, kinds=HELDOUT_KINDS)}
     numbers = {kind: best.number if kind is TrialKind.HELDOUT_WINNER else 0 for kind in HELDOUT_KINDS}
-    heldout = [store.find_trial(node.id, kind, number) for kind, number in numbers.items()]
+    heldout = [scored.get(wanted) for wanted in numbers.items()]
     if all(trial is not None and trial.score is not None for trial in heldout):
         return True, heldout
-    searched = [store.find_trial(node.id, TrialKind.SEARCH, i) for i in range(len(BASELINE_NAMES))]
-    return False, [*searched, best]
+    first = store.trials(node.id, kinds=[TrialKind.SEARCH], limit=len(BASELINE_NAMES))
+    searched = {trial.number: trial for trial in first}
+    return False, [*(searched.get(number) for number in range(len(BASELINE_NAMES))), best]
 
 
 def winner_warnings(store: Store, node: NodeRecord) -> list[str]:

@@ -20,6 +20,7 @@ from optimizer.search import (
     Candidate,
     ToldTrial,
     baseline_candidate,
+    best_that_may_win,
     may_win,
     next_trial,
     stop_reason,
@@ -30,6 +31,7 @@ from scoring.reward import Scale, image_scores, measure, tally
 from scoring.watch import Judged, watch_warnings
 from service.db.records import Looks, TrialRecord
 from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind, TrialState
+from service.drafted import Drafts
 from service.logs import about
 from service.node_context import NodeContext, NodePaused
 from service.race import Behind, Race
@@ -79,6 +81,7 @@ class Trials:
         self._shares: dict[int, BlockWeights] = {}
         self._stages = StageSeconds()
         self._race: Race | None = None
+        self._drafts: Drafts | None = None
         self._scale: Scale | None = None
         if context.node.kind is not NodeKind.REFERENCE:
             self._scale = scale_of(self.store, context.node.job_id, self.plan, self.plan.scorers)
@@ -91,7 +94,8 @@ class Trials:
         """
         ended = self.store.ended_trials(self.node_id)
         self._told = [
-            ToldTrial(t.number, t.weights, t.score, t.slopes, t.expected, t.choices or {}) for t in ended
+            ToldTrial(t.number, t.weights, t.score, t.slopes, t.expected, t.choices or {}, t.seconds)
+            for t in ended
         ]
         self._elapsed = sum(trial.seconds or 0.0 for trial in ended)
         self._check_same_blocks()
@@ -99,6 +103,8 @@ class Trials:
             self.judge.evaluate, self.judge.differentiable, self.plan, self._scale, self._note
         )
         self._race = self._race_so_far() if self.plan.search.racing else None
+        drafts = self.plan.search.drafts
+        self._drafts = Drafts.of_node(drafts, self.store, self.node_id) if drafts is not None else None
         while (reason := stop_reason(self.plan.search, self._told, self._elapsed)) is None:
             self.context.check()
             started = time.monotonic()
@@ -106,7 +112,10 @@ class Trials:
             candidate = next_trial(self.plan.search, self.judge.blocks, number, self._told)
             proposing = time.monotonic() - started
             with about(trial=number), span("trial", job=self.context.lease.job_id, number=number):
-                told = self._trial(TrialKind.SEARCH, number, candidate, proposing=proposing)
+                drafting = self._draft(number, candidate)
+                told = self._trial(
+                    TrialKind.SEARCH, number, candidate, proposing=proposing, drafting=drafting
+                )
             self._told.append(told)
         self._end_search(reason)
 
@@ -152,12 +161,35 @@ class Trials:
         scored = self.store.find_trial(self.node_id, TrialKind.HELDOUT_WINNER, winner.number)
         return None if scored is None else scored.score
 
+    def _draft(self, number: int, candidate: Candidate) -> float:
+        """Make the draft of a search trial where it is to have one. Returns the seconds that it took."""
+        if self._drafts is None or not self._drafts.wanted(number):
+            return 0.0
+        trial = self.store.find_trial(self.node_id, TrialKind.DRAFT, number)
+        if trial is not None and trial.state is not TrialState.OPEN:
+            return trial.seconds or 0.0
+        before = self._elapsed
+        told = self._trial(TrialKind.DRAFT, number, candidate)
+        seconds, self._elapsed = self._elapsed - before, before  # They count with the trial's own.
+        if told.score is not None:
+            self._drafts.drafted(number, told.score)
+        return seconds
+
     def _trial(
-        self, kind: TrialKind, number: int, candidate: Candidate, *, proposing: float = 0.0
+        self,
+        kind: TrialKind,
+        number: int,
+        candidate: Candidate,
+        *,
+        proposing: float = 0.0,
+        drafting: float = 0.0,
     ) -> ToldTrial:
-        """Evaluate and store one trial. Raises NodePaused after too many failures in a row."""
-        started = time.monotonic()
-        probes = self.plan.probes if kind is TrialKind.SEARCH else self.plan.heldout
+        """Evaluate and store one trial. Raises NodePaused after too many failures in a row.
+
+        proposing, drafting: seconds that were spent on it before; they count with the trial's own.
+        """
+        started = time.monotonic() - proposing - drafting
+        probes = self.plan.probes_of(kind)
         weights = check_weights(candidate.weights, self.judge.blocks)
         self.context.check_room(self.context.settings.renders_dir, len(probes) * BYTES_PER_IMAGE)
         scores, earlier = self._stored_scores(kind, number)
@@ -168,14 +200,17 @@ class Trials:
         behind: Behind | None = None
         try:
             self.judge.choose(candidate.choices)
-            behind = self._raced(kind, number, weights, probes, scores)
+            if kind is TrialKind.SEARCH and self._drafts is not None:
+                behind = self._drafts.behind(number, self._best_score())
+            if behind is None:
+                behind = self._raced(kind, number, weights, probes, scores)
             if behind is None:
                 raw = [scores[i] for i in range(len(probes))]
                 score = self._score(raw)
                 if kind is TrialKind.SEARCH and score is not None:
                     _check_depends_on_weights(score, weights, self._told)
         except (TrialFailed, InputError) as error:
-            seconds = earlier + proposing + time.monotonic() - started
+            seconds = earlier + time.monotonic() - started
             in_row = self.recorder.fail(str(error), seconds, self._timings(proposing))
             if kind is TrialKind.SEARCH and in_row >= FAILURES_TO_PAUSE:
                 raise NodePaused(
@@ -183,7 +218,7 @@ class Trials:
                 ) from error
             score = None
         else:
-            seconds = earlier + proposing + time.monotonic() - started
+            seconds = earlier + time.monotonic() - started
             if behind is not None:
                 self.recorder.stop(behind.estimate, behind.reason, seconds, self._timings(proposing))
             elif score is None:
@@ -194,9 +229,15 @@ class Trials:
                 self.recorder.finish(score, seconds, self._timings(proposing), looks)
                 if kind is TrialKind.SEARCH and self._race is not None:
                     self._race.tell(number, score, self._image_scores(raw), may_win=looks.may_win)
+                if kind is TrialKind.SEARCH and self._drafts is not None:
+                    self._note_if(self._drafts.whole(number, score))
         self._elapsed += seconds
         estimate = None if behind is None else behind.estimate
-        return ToldTrial(number, weights, score, slopes, estimate, candidate.choices)
+        return ToldTrial(number, weights, score, slopes, estimate, candidate.choices, seconds)
+
+    def _best_score(self) -> float | None:
+        best = best_that_may_win(self.plan.search, self._told)
+        return None if best is None else best.score
 
     def _race_so_far(self) -> Race:
         """The race of the search, told of the trials that the store has whole."""
@@ -346,6 +387,10 @@ class Trials:
 
     def _note(self, text: str) -> None:
         self.store.note(self.context.lease, text)
+
+    def _note_if(self, text: str | None) -> None:
+        if text is not None:
+            self._note(text)
 
     def _timings(self, proposing: float) -> dict[str, float]:
         return {"propose": proposing, **asdict(self._stages)}

@@ -78,39 +78,41 @@ class ZooObjective:
     blocks: Sequence[str] = BLOCKS
     slope_price: float = SLOPE_PRICE
 
-    def __init__(self, folder: Path, number: int, pair: tuple[str, str]) -> None:
+    def __init__(self, folder: Path, number: int, pair: tuple[str, str], times_probes: int = 1) -> None:
         self.name = f"zoo/{number}"
         self.pair = pair
+        self.price = float(times_probes)
         self._folder = folder
         job = yaml.safe_load(JOB.read_text())
         random = Random(number)
-        self._searched = _probes(job["probes"], random, SEARCH_PROBES, seed=1000 + number)
+        self.searched = _probes(job["probes"], random, times_probes * SEARCH_PROBES, seed=1000 + number)
         self._held_out = _probes(job["heldout"], random, HELD_OUT_PROBES, seed=2000 + number)
 
     def measured_price(self) -> float:
         """CPU seconds of a score with slopes over those of a score, the medians of what the cache has."""
         seconds: dict[bool, list[float]] = {True: [], False: []}
-        for rated in self._cache(self._searched).rated.values():
+        for rated in self._cache(self.searched).rated.values():
             seconds[rated.slopes is not None].append(rated.seconds)
         if not seconds[True] or not seconds[False]:
             return self.slope_price
         return median(seconds[True]) / median(seconds[False])
 
     def observe(self, weights: BlockWeights) -> float:
-        return fmean(self._rated(weights, self._searched).scores)
+        return fmean(self.rated(weights, self.searched).scores)
 
     def observe_slopes(self, weights: BlockWeights) -> tuple[float, BlockWeights]:
-        rated = self._rated(weights, self._searched, with_slopes=True)
+        rated = self.rated(weights, self.searched, with_slopes=True)
         assert rated.slopes is not None
         return fmean(rated.scores), rated.slopes
 
     def truth(self, weights: BlockWeights) -> float:
         best, uniform_merge = (
-            fmean(self._rated(each, self._held_out).scores) for each in (weights, uniform(self.blocks, 0.5))
+            fmean(self.rated(each, self._held_out).scores) for each in (weights, uniform(self.blocks, 0.5))
         )
         return best - uniform_merge
 
-    def _rated(self, weights: BlockWeights, probes: Sequence[Probe], with_slopes: bool = False) -> Rated:
+    def rated(self, weights: BlockWeights, probes: Sequence[Probe], with_slopes: bool = False) -> Rated:
+        """What these weights give on these probes: rendered, or as the cache has it."""
         cache = self._cache(probes)
         key = _key(weights) + ("/slopes" if with_slopes else "")
         if key not in cache.rated:
@@ -135,10 +137,13 @@ class ZooObjective:
         return _cache(self._folder / "cache" / f"{'+'.join(self.pair)}-{digest}.jsonl")
 
 
-def zoo_objective(folder: Path, number: int) -> ZooObjective:
-    """Pair `number` of the zoo (they take turns), with probes drawn for that number."""
+def zoo_objective(folder: Path, number: int, times_probes: int = 1) -> ZooObjective:
+    """Pair `number` of the zoo (they take turns), with probes drawn for that number.
+
+    times_probes: how many times SEARCH_PROBES of them, each score being as many times as dear.
+    """
     known = pairs()
-    return ZooObjective(folder, number, known[number % len(known)])
+    return ZooObjective(folder, number, known[number % len(known)], times_probes)
 
 
 def _probes(spec: dict[str, Any], random: Random, count: int, seed: int) -> tuple[Probe, ...]:

@@ -27,7 +27,7 @@ class TrialRow(BaseModel):
 
     number: int = Field(description="Its place in the search, from 0; of a held-out trial, the winner's.")
     kind: str = Field(description="search, or heldout_a, heldout_b, heldout_uniform, heldout_winner.")
-    state: str = Field(description="done, failed, or stopped by racing.")
+    state: str = Field(description="done, failed, or stopped early.")
     score: float | None = Field(description="The tally of its probes' scores; none unless it is done.")
     estimate: float | None = Field(default=None, description="What a stopped one would score.")
     standard_error: float | None = Field(default=None, description="Of the estimate.")

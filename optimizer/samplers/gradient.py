@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # Beyond, a proposal costs more than it gains: with 27 blocks 30 slopes are 810 numbers to be told.
 _MOST_SLOPES = 30
 _MOST_VALUES = 200
+# Of these the process is fitted to fewer: what shape it has is told by the slopes.
+_MOST_VALUES_FITTED = 40
 # What is tried for the process, by its likelihood: how long one unit of weight is on the scale of changes,
 # how far that differs between blocks as their slopes do, and how inexact slopes are against their spread.
 _LENGTHS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)
@@ -54,6 +56,7 @@ class _Process:
     """A process as it is after what was told, in coordinates where every length is 1."""
 
     stretch: Tensor
+    slope_noise: float
     mean: Tensor
     variance: Tensor
     points: Tensor
@@ -75,17 +78,18 @@ def climbed(blocks: Sequence[str], told: Sequence[ToldTrial], seed: int) -> Bloc
 
     At least one of them has slopes.
     """
-    data = _data(blocks, told)
-    process = _fitted(data)
+    data = _data(blocks, told, _MOST_VALUES)
+    fitted = _fitted(_data(blocks, told, _MOST_VALUES_FITTED))
+    process = _process(data, fitted.stretch, fitted.slope_noise)
     best = float(data.values.max())
     draw = np.random.default_rng(seed)
     found = _best_of(process, data, best, draw)
     return dict(zip(blocks, map(float, found), strict=True))
 
 
-def _data(blocks: Sequence[str], told: Sequence[ToldTrial]) -> _Told:
+def _data(blocks: Sequence[str], told: Sequence[ToldTrial], most_values: int) -> _Told:
     sloped = informative([trial for trial in told if trial.slopes is not None], _MOST_SLOPES)
-    kept = {trial.number for trial in (*sloped, *informative(list(told), _MOST_VALUES))}
+    kept = {trial.number for trial in (*sloped, *informative(told, most_values))}
     valued = [trial for trial in told if trial.number in kept]
 
     def rows(found: list[NDArray[np.float64]]) -> Tensor:
@@ -143,7 +147,7 @@ def _process(data: _Told, stretch: Tensor, slope_noise: float) -> _Process:
     change = len(slopes) * float(stretch.log().sum())
     likelihood = -0.5 * (n + m) * math.log(float(variance)) - float(factor.diagonal().log().sum()) - change
     answer = torch.linalg.solve_triangular(factor.T, rest[:, None], upper=True)[:, 0]
-    return _Process(stretch, mean, variance, points, slope_points, factor, answer, likelihood)
+    return _Process(stretch, slope_noise, mean, variance, points, slope_points, factor, answer, likelihood)
 
 
 def _to_values(where: Tensor, points: Tensor, slope_points: Tensor) -> Tensor:
@@ -165,15 +169,17 @@ def _slopes_to_slopes(points: Tensor) -> Tensor:
     m, d = points.shape
     u = _distances(points, points)
     apart = points[:, None] - points[None]
-    outer = apart[..., :, None] * apart[..., None, :]
-    block = (1 + u)[..., None, None] * torch.eye(d, dtype=points.dtype) - 5 * outer
-    return (5 / 3 * (-u).exp()[..., None, None] * block).permute(0, 2, 1, 3).reshape(m * d, m * d)
+    decay = 5 / 3 * (-u).exp()
+    scaled = -5 * decay[..., None] * apart
+    covariances = scaled.permute(0, 2, 1).contiguous()[..., None] * apart[:, None]
+    covariances.diagonal(dim1=1, dim2=3).add_((decay * (1 + u))[..., None])
+    return covariances.view(m * d, m * d)
 
 
 def _distances(some: Tensor, others: Tensor) -> Tensor:
-    """sqrt(5) times the distances, with a gradient where they are 0."""
-    squares = (some[:, None] - others[None]).square().sum(-1)
-    return (5 * squares + 1e-18).sqrt()
+    """sqrt(5) times the distances. Their gradient is 0 where they are: so is that of the kernel."""
+    # Not through a matrix product, which is inexact for points that are close.
+    return math.sqrt(5) * torch.cdist(some, others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _log_improvement(process: _Process, where: Tensor, best: float) -> Tensor:

@@ -23,7 +23,7 @@ class ToldTrial:
 
     estimate: what is expected of one that was stopped before it had a score (optimizer/racing.py).
     slopes: d score / d alpha by block, at `weights`; None where they were not computed. choices: which
-    options it had.
+    options it had. seconds: what it took, its proposal included; None where that is not known.
     """
 
     number: int
@@ -32,6 +32,7 @@ class ToldTrial:
     slopes: BlockWeights | None = None
     estimate: Estimate | None = None
     choices: Choices = field(default_factory=dict)
+    seconds: float | None = None
 
     @property
     def informs(self) -> bool:

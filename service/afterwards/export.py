@@ -27,7 +27,7 @@ from service.errors import Conflict, NotFound
 from service.jobs import NodePlan
 from service.nodes import nodes_of
 from service.planning import safe_name
-from service.recipe_of import merge_recipe
+from service.recipe_of import merge_recipe, recipe_scores
 from service.results import result_scores
 from service.settings import Settings
 from service.sources import Source, leaf_of, made_by, part_paths, source_of
@@ -134,10 +134,10 @@ class Exporter:
 
     def _scores(self, node: NodeRecord, trial: TrialRecord) -> dict[str, float]:
         """What the file and its baselines scored; the winner's own scores where it is the winner's merge."""
-        scores = result_scores(self._store, node)
         best = self._store.best_trial(node.id)
         if best is not None and best.number == trial.number:
-            return scores
+            return recipe_scores(self._store, node)
+        scores = result_scores(self._store, node)
         assert trial.score is not None, "a trial that is done has one"
         others = {name: score for name, score in scores.items() if not name.endswith("/winner")}
         return {**others, f"search/trial {trial.number}": trial.score}

@@ -119,7 +119,8 @@ def given_up(images: str, node: NodeRecord, trials: Sequence[TrialRecord]) -> Co
     best = sorted(done, key=lambda trial: (-(trial.score or 0.0), trial.number))
     kept = {trial.id for trial in best[: int(images.removeprefix("best-"))]}
     baselines = len(BASELINES) if node.kind is NodeKind.MERGE else 0
-    return [trial.id for trial in searched if trial.id not in kept and trial.number >= baselines]
+    lost = [trial.id for trial in searched if trial.id not in kept and trial.number >= baselines]
+    return [*lost, *(trial.id for trial in trials if trial.kind is TrialKind.DRAFT)]
 
 
 class _Collector:

@@ -23,7 +23,7 @@ from scoring.scorers.base import Scorer, ScorerSpec
 from scoring.scorers.registry import create_scorer
 from service.db.afterwards import Unscored
 from service.db.records import NodeRecord
-from service.db.states import RenderState, TrialKind
+from service.db.states import RenderState
 from service.db.store import Store
 from service.images import path_of
 from service.jobs import NodePlan
@@ -144,7 +144,7 @@ class Rescorer:
 
 
 def _probe(plan: NodePlan, render: Unscored) -> Probe:
-    return (plan.probes if render.kind is TrialKind.SEARCH else plan.heldout)[render.probe]
+    return plan.probes_of(render.kind)[render.probe]
 
 
 def _read(path: Path) -> Tensor | None:

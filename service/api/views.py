@@ -41,7 +41,9 @@ class TrialView(BaseModel):
     )
     score: float | None
     may_win: bool = Field(description="False for a baseline outside search.space: it is only to be beaten.")
-    estimate: float | None = Field(description="What one that racing stopped would score; it has no score.")
+    estimate: float | None = Field(
+        description="What one that was stopped early would score; it has no score."
+    )
     standard_error: float | None = Field(description="Of the estimate.")
     probes_seen: int | None = Field(description="How many of the probes a stopped trial was judged on.")
     reason: str | None = Field(description="Why it failed or was stopped.")

@@ -128,6 +128,10 @@ def _node(node: dict[str, Any]) -> RenderableType:
         Text(_pace(node, ended)),
         _scores(node),
     ]
+    if node["confidence"]:
+        lines.append(Text(f"winner: {node['confidence']['text']}"))
+    if node["going_on"]:
+        lines.append(Text(f"going on: {node['going_on']['text']}"))
     lines += [Text(text, WARNING) for text in node["warnings"]]
     if node["stop_reason"]:
         lines.append(Text(f"the search ended: {node['stop_reason']}", "dim"))
@@ -151,7 +155,7 @@ def _pace(node: dict[str, Any], ended: int) -> str:
     if node["trials_failed"]:
         parts.append(f"{node['trials_failed']} failed")
     if node["trials_stopped"]:
-        noise = f" (probe noise {node['probe_noise']:.2g})"
+        noise = f" (probe noise {node['probe_noise']:.2g})" if node["probe_noise"] is not None else ""
         parts.append(f"{node['trials_stopped']} stopped early{noise}")
     if node["trials_warned"]:
         parts.append(f"{node['trials_warned']} to be looked at")

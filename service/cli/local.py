@@ -14,6 +14,7 @@ from service.cli.live import follow
 from service.cli.output import AsJson, console, print_json
 from service.cli.plan import DryRun, show_plan
 from service.cli.setup import Config
+from service.cli.stopping import UntilGain, with_stop_rule
 from service.jobfile import read_job_file
 from service.logs import configure_logging
 from service.settings import Settings, load_settings
@@ -82,6 +83,7 @@ def run(
     config: Config = None,
     as_json: AsJson = False,
     dry_run: DryRun = False,
+    until_gain_per_hour: UntilGain = None,
 ) -> None:
     """Run a job here, without a service. Run again after an interruption, it goes on where it was."""
     from service.db.store import Store
@@ -89,13 +91,14 @@ def run(
 
     settings = load_settings(config)
     configure_logging(settings, quiet=True)
+    data = with_stop_rule(read_job_file(file), until_gain_per_hour)
     store = Store(settings.database_url)
     try:
         if dry_run:
-            show_plan(_explained(file, settings, store), as_json)
+            show_plan(_explained(data, file, settings, store), as_json)
             return
         worker = Worker(settings, store)
-        job_id = _queue(file, settings, store, as_json)
+        job_id = _queue(data, file, settings, store, as_json)
         stop_on_signals(worker.stop)
         job = _work_and_show(worker, store, job_id, as_json)
     finally:
@@ -120,22 +123,22 @@ def worker(
     store.close()
 
 
-def _explained(file: Path, settings: Settings, store: Store) -> dict[str, Any]:
+def _explained(data: dict[str, Any], file: Path, settings: Settings, store: Store) -> dict[str, Any]:
     from service.catalog import Catalog
     from service.explaining import explain_job
     from service.jobs import parse_request
 
-    request = parse_request(read_job_file(file), str(file))
+    request = parse_request(data, str(file))
     catalog = Catalog(settings.models_dir)
     return explain_job(request, settings, catalog, store, local=True).model_dump(mode="json")
 
 
-def _queue(file: Path, settings: Settings, store: Store, as_json: bool) -> str:
+def _queue(data: dict[str, Any], file: Path, settings: Settings, store: Store, as_json: bool) -> str:
     from service.catalog import Catalog
     from service.jobs import parse_request
     from service.planning import validate_job
 
-    request = parse_request(read_job_file(file), str(file))
+    request = parse_request(data, str(file))
     stored = request.model_dump(mode="json")
     unfinished = store.unfinished_job(stored)
     if unfinished is not None:

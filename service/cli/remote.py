@@ -14,6 +14,7 @@ from service.cli.control import JobId
 from service.cli.live import STYLES, follow, render_job
 from service.cli.output import AsJson, console, print_json
 from service.cli.plan import DryRun, show_plan
+from service.cli.stopping import UntilGain, with_stop_rule
 from service.jobfile import read_job_file
 
 
@@ -23,9 +24,10 @@ def submit(
     token: Token = None,
     as_json: AsJson = False,
     dry_run: DryRun = False,
+    until_gain_per_hour: UntilGain = None,
 ) -> None:
     """Submit a job file to a running service."""
-    request = read_job_file(file)
+    request = with_stop_rule(read_job_file(file), until_gain_per_hour)
     with connected(url, token) as client:
         if dry_run:
             show_plan(client.plan(request).model_dump(mode="json"), as_json)

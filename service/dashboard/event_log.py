@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nicegui import ui
@@ -44,11 +45,26 @@ WORDS: Mapping[str, _Say] = {
 """Kinds of events that people read, and how they are said; those of single renders are left out."""
 
 
-def events_topic(job_id: str) -> Topic[list[EventRecord]]:
+@dataclass(frozen=True)
+class Happened:
+    """The newest events of a job. nodes: id -> name."""
+
+    events: list[EventRecord]
+    nodes: dict[int, str]
+
+    def line(self, event: EventRecord) -> str:
+        """What happened, in words; of a trial, in which merge."""
+        said = WORDS[event.kind](event.data)
+        of_trial = event.kind.startswith("trial.") and event.node_id in self.nodes
+        return f"{self.nodes[event.node_id]}: {said}" if of_trial and event.node_id is not None else said
+
+
+def events_topic(job_id: str) -> Topic[Happened]:
     """The newest events of a job."""
 
-    def read(store: Store) -> list[EventRecord]:
-        return store.last_events(job_id, kinds=list(WORDS), limit=SHOWN)
+    def read(store: Store) -> Happened:
+        names = {node.id: node.name for node in store.nodes(job_id)}
+        return Happened(store.last_events(job_id, kinds=list(WORDS), limit=SHOWN), names)
 
     return Topic(("events", job_id), read, job_id=job_id)
 
@@ -60,9 +76,9 @@ class EventLog:
         self._id = job_id
         self._list: ui.element | None = None
         self._newest = 0
-        self._nodes: dict[int, str] = {}
 
-    def show(self, events: list[EventRecord]) -> None:
+    def show(self, happened: Happened) -> None:
+        events = happened.events
         if self._list is None:
             with panel("What happened", note="Times are UTC.", classes="spaced"):
                 self._list = (
@@ -73,7 +89,7 @@ class EventLog:
             for event in reversed(new):
                 with ui.element("div").classes(f"log-line {_tone(event)}") as line:
                     ui.label(clock(event.at)).classes("soft num")
-                    ui.label(WORDS[event.kind](event.data)).classes("wrap")
+                    ui.label(happened.line(event)).classes("wrap")
                 line.move(target_index=0)
         while len(self._list.default_slot.children) > SHOWN:
             self._list.remove(self._list.default_slot.children[-1])

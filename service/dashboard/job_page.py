@@ -15,7 +15,7 @@ from service.dashboard.layout import frame, panel, set_state, state_badge
 from service.dashboard.live import follow
 from service.dashboard.texts import number, signed, size
 from service.dashboard.tree_view import TreeView
-from service.db.states import JobState
+from service.db.states import JobState, NodeKind
 from service.progress import NodeProgress
 
 
@@ -120,7 +120,7 @@ class JobPanels:
             with ui.element("tbody"):
                 for (name, scores, classes), value in zip(known, values, strict=True):
                     with ui.element("tr").classes(classes):
-                        _cell(name, "wrap")
+                        _cell(name, "wrap first-cell")
                         _cell(number(scores.search), "right")
                         _cell(number(scores.heldout), "right")
                         with ui.element("td").classes("meter-cell"), ui.element("div").classes("meter"):
@@ -148,7 +148,7 @@ class JobPanels:
                 ui.label(made.name).classes("wrap strong")
                 if node.final:
                     ui.label("result").classes("tag")
-            ui.label(f"{node.name} = {node.a} + {node.b}").classes("soft small wrap")
+            ui.label(f"{node.name} = {_made_of(node)}").classes("soft small wrap")
             ui.label(f"{size(made.size)} · sha256 {made.sha256[:12]}").classes("mono soft")
             with ui.element("div").classes("actions"):
                 if made.collected_at is None:
@@ -156,6 +156,15 @@ class JobPanels:
                 else:
                     ui.label("file collected; export makes the same again").classes("soft small")
                 download("Recipe", f"{at}/recipe{query}", "receipt_long")
+
+
+def _made_of(node: NodeProgress) -> str:
+    """What a node's file was made of, in words."""
+    if node.kind is NodeKind.AVERAGE:
+        return "the uniform merge of all leaves"
+    if node.kind is NodeKind.COMPOSE:
+        return "put together from components"
+    return f"{node.a} + {node.b}"
 
 
 def _cell(text: str, classes: str = "") -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from nicegui import ui
 
 from service.dashboard.actions import ActionButtons
+from service.dashboard.first_steps import show_first_steps
 from service.dashboard.job_figures import JobFigures
 from service.dashboard.job_topics import JobLine, jobs_topic
 from service.dashboard.layout import empty, frame, panel, set_state, state_badge
@@ -73,6 +74,7 @@ class JobCards:
                 "account_tree",
             ),
         ):
+            show_first_steps()
             new_job_button()
 
 

@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from service.api.context import Context
 from service.dashboard import (
+    distance_panel,
     gallery_page,
     job_page,
     jobs_page,
@@ -60,7 +61,7 @@ class _BesideTheApi(Mount):
 def mount_page(app: FastAPI, context: Context) -> None:
     """Serve the page at `/` of `app`. The page of this process shows the installation mounted last."""
     set_site(Site(context, Snapshot(context.store)))
-    for part in (pictures, models_page, screening_page):
+    for part in (pictures, distance_panel, screening_page):
         app.include_router(part.router)
     # At its start NiceGUI looks at every object of the process, also at those that warn when looked at.
     warnings.filterwarnings("ignore", message=".*torch.distributed.reduce_op.*", category=FutureWarning)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from optimizer.blocks import BLOCKS, BlockWeights
 from optimizer.elements import is_element
 from service.dashboard.charts import Options, axis, legend, tooltip
-from service.dashboard.node_topics import NodeView
+from service.dashboard.node_topics import NodeView, blocks_in_order
 from service.dashboard.texts import duration, number, shorter
 from service.dashboard.theme import Palette
 from service.results import BASELINE_NAMES
@@ -101,13 +102,13 @@ def _across(label: str, value: float, colour: str, kind: str = "dashed") -> dict
     }
 
 
-def u_chart(view: NodeView, palette: Palette) -> Options:
-    """The block weights as a U: the input blocks down, the middle below, the output blocks up.
+def u_chart(top: Sequence[BlockWeights], palette: Palette) -> Options:
+    """Block weights as a U: the input blocks down, the middle below, the output blocks up.
 
-    A bar spans the middle half of the best trials, a small dot is one of them, the diamond is the best.
+    top: the best first. A bar spans the middle half of them, a small dot is one, the diamond is the best.
     """
-    top = view.ranked[:TOP]
-    blocks = [name for name in view.blocks if not is_element(name)]
+    named = blocks_in_order(top[0] if top else dict.fromkeys(BLOCKS, 0.0))
+    blocks = [name for name in named if not is_element(name)]
     parts = {
         "IN": [block for block in blocks if block.startswith("IN")],
         "OUT": [block for block in reversed(blocks) if block.startswith("OUT") and block != "OUT"],
@@ -134,11 +135,17 @@ def u_chart(view: NodeView, palette: Palette) -> Options:
 
 
 def _wing(
-    options: Options, place: int, part: str, names: Sequence[str], *, top: Sequence[Any], palette: Palette
+    options: Options,
+    place: int,
+    part: str,
+    names: Sequence[str],
+    *,
+    top: Sequence[BlockWeights],
+    palette: Palette,
 ) -> None:
-    columns = [[trial.weights[name] for trial in top] for name in names]
-    low = [float(np.quantile(column, 0.25)) for column in columns]
-    high = [float(np.quantile(column, 0.75)) for column in columns]
+    columns = [[weights[name] for weights in top] for name in names]
+    low = [float(np.quantile(column, 0.25)) for column in columns if column]
+    high = [float(np.quantile(column, 0.75)) for column in columns if column]
     label = {"color": palette.soft, "fontSize": 10, "interval": 0}
     options["xAxis"].append(
         axis(
@@ -192,7 +199,7 @@ def _wing(
         {
             "name": "one of the best",
             "type": "scatter",
-            "data": [[trial.weights[name], name] for trial in top[1:] for name in names],
+            "data": [[weights[name], name] for weights in top[1:] for name in names],
             "symbolSize": 5,
             "itemStyle": {"color": palette.accent, "opacity": 0.45},
             **at,
@@ -202,7 +209,7 @@ def _wing(
             "type": "scatter",
             "symbol": "diamond",
             "symbolSize": 12,
-            "data": [[best.weights[name], name] for name in names] if best else [],
+            "data": [[best[name], name] for name in names] if best else [],
             "itemStyle": {"color": palette.warn, "borderColor": palette.surface, "borderWidth": 1},
             **at,
         },

@@ -7,6 +7,7 @@ from functools import partial
 
 from nicegui import ui
 
+from optimizer.going_on import FEWEST
 from service.dashboard.charts import Chart
 from service.dashboard.compare import Compare
 from service.dashboard.job_figures import Bar
@@ -26,6 +27,7 @@ from service.dashboard.texts import duration, number, signed
 from service.dashboard.trial_table import TrialTable
 from service.db.records import TrialRecord
 from service.db.states import NodeKind
+from service.going_on import GoingOn
 from service.progress import NodeProgress
 from service.results import beside_blocks
 
@@ -33,6 +35,7 @@ KINDS = {
     NodeKind.AVERAGE: "the uniform merge of all leaves, scored: what the tree has to beat",
     NodeKind.SCREEN: "one leaf alone, scored: its place in the ranking",
     NodeKind.REFERENCE: "one leaf alone, scored first: what several scorers are measured by",
+    NodeKind.COMPOSE: "a leaf, put together from components of several models; nothing is rendered for it",
 }
 
 
@@ -60,6 +63,8 @@ class NodePanels:
     def _build(self, view: NodeView) -> None:
         merge = view.progress.kind is NodeKind.MERGE
         self._head(view)
+        if view.progress.kind is NodeKind.COMPOSE:
+            return
         if merge:
             with panel("Score", note="Every trial, and the best so far, against what has to be beaten."):
                 self._progress()
@@ -101,7 +106,12 @@ class NodePanels:
                     "Beats its rivals",
                     hint="How sure it is that the winner does, by a bootstrap over probes.",
                 )
+                worth = stat(
+                    "Going on",
+                    hint="What the next trials are expected to gain, and how long they take the device.",
+                )
                 pace = stat("Images per second")
+            more = ui.label().classes("soft small wrap")
         seen: list[object] = []
 
         def show(now: NodeView) -> None:
@@ -119,6 +129,8 @@ class NodePanels:
                 label.classes(replace=f"stat-value {'good' if (value or 0) > 0 else ''}")
             eta.set_text(duration(node.eta_seconds))
             sure.set_text("–" if node.confidence is None else f"{node.confidence.probability:.0%}")
+            worth.set_text(_worth(node.going_on))
+            more.set_text(_more(node))
             pace.set_text("–" if node.renders_per_second is None else f"{node.renders_per_second:.2f}")
             told = [node.reason, node.stop_reason, node.warnings, node.notes]
             if told != seen:
@@ -170,7 +182,7 @@ class NodePanels:
                 if top
                 else "The first weights come with the first trial."
             )
-            chart.show(lambda palette: u_chart(now, palette))
+            chart.show(lambda palette: u_chart([trial.weights for trial in top], palette))
 
         self._parts.append(show)
 
@@ -224,6 +236,21 @@ class NodePanels:
             chart.show(lambda palette: timing_chart(now, palette))
 
         self._parts.append(show)
+
+
+def _worth(found: GoingOn | None) -> str:
+    if found is None:
+        return "–"
+    return signed(found.gain) + ("" if found.seconds is None else f" in {duration(found.seconds)}")
+
+
+def _more(node: NodeProgress) -> str:
+    """How sure the winner is, and what going on is worth, as sentences."""
+    if node.kind is not NodeKind.MERGE:
+        return ""
+    sure = "" if node.confidence is None else f"Winner: {node.confidence.text}. "
+    worth = f"not known before {FEWEST} scored proposals" if node.going_on is None else node.going_on.text
+    return f"{sure}Going on: {worth}."
 
 
 def _scores(node: NodeProgress) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from optimizer.blocks import BLOCKS, SDXL_BLOCKS
+from optimizer.blocks import BLOCKS, SDXL_BLOCKS, BlockWeights
 from optimizer.elements import in_order
 from optimizer.importance import Importance, block_importance
 from optimizer.search import ToldTrial
@@ -66,9 +66,12 @@ class NodeView:
     @cached_property
     def blocks(self) -> list[str]:
         """The blocks of this architecture in the UNet's order, each before its elements."""
-        found = set(self.done[0].weights) if self.done else set(BLOCKS)
-        order = SDXL_BLOCKS if "LABEL_EMB" in found else BLOCKS
-        return in_order(found, order)
+        return blocks_in_order(self.done[0].weights if self.done else dict.fromkeys(BLOCKS, 0.0))
+
+
+def blocks_in_order(weights: BlockWeights) -> list[str]:
+    """The blocks that have a weight, in the UNet's order, each before its elements."""
+    return in_order(weights, SDXL_BLOCKS if "LABEL_EMB" in weights else BLOCKS)
 
 
 def node_topic(job_id: str, name: str) -> Topic[NodeView]:

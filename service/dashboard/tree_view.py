@@ -77,14 +77,19 @@ class TreeView:
                 score = f" {number(node.best.score)}" if node.best else ""
                 path = f"/jobs/{self._id}/nodes/{quote(node.name, safe='')}"
                 with ui.link(target=path).classes(f"chip state-{node.state}"):
-                    ui.label(f"{_KINDS[node.kind]}: {node.state}{score}")
+                    ui.label(f"{_what(node)}: {node.state}{score}")
 
 
-_KINDS = {
-    NodeKind.AVERAGE: "uniform merge of all leaves",
-    NodeKind.SCREEN: "leaf alone",
-    NodeKind.REFERENCE: "reference",
-}
+def _what(node: NodeProgress) -> str:
+    match node.kind:
+        case NodeKind.AVERAGE:
+            return "uniform merge of all leaves"
+        case NodeKind.SCREEN:
+            return f"{node.a} alone"
+        case NodeKind.COMPOSE:
+            return f"{node.name} put together"
+        case _:
+            return str(node.kind)
 
 
 def _line(node: NodeProgress) -> str:

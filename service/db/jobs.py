@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -17,6 +17,7 @@ from service.db.records import (
     EventRecord,
     JobRecord,
     Lease,
+    Maker,
     NewJob,
     NewNode,
     NodeRecord,
@@ -238,6 +239,21 @@ class JobStore(Database):
             found = session.scalars(select(Checkpoint).where(Checkpoint.node_id == node_id)).one_or_none()
             return None if found is None else CheckpointRecord.model_validate(found)
 
+    def makers(self, digests: Collection[str]) -> dict[str, Maker]:
+        """sha256 -> the node that wrote a checkpoint of it, the newest of several; others are missing."""
+        wanted = (
+            select(Checkpoint.sha256, Checkpoint.recipe, Node.name, Job.id, Job.name)
+            .join(Node, Node.id == Checkpoint.node_id)
+            .join(Job, Job.id == Node.job_id)
+            .where(Checkpoint.sha256.in_(digests))
+            .order_by(Checkpoint.id)
+        )
+        with self._read() as session:
+            return {
+                sha256: Maker(job_id, job, node, recipe)
+                for sha256, recipe, node, job_id, job in session.execute(wanted)
+            }
+
     def events(self, job_id: str, *, after: int = 0, limit: int = 500) -> list[EventRecord]:
         """Events of a job in order, from the one after `after`. Raises NotFound."""
         with self._read() as session:
@@ -335,7 +351,7 @@ def _extend(session: Session, node: Node, trials: int) -> None:
     total = (session.scalar(ended) or 0) + trials
     # The limits that ended the search once would end it again before the first new trial.
     search = {**node.plan["search"], "trials": total}
-    search |= dict.fromkeys(("seconds", "patience"))
+    search |= dict.fromkeys(("seconds", "patience", "until_gain_per_hour"))
     node.plan = {**node.plan, "search": search}
     node.stop_reason = node.score = node.output_sha256 = None
     data = {"node": node.name, "position": node.position, "trials": total}

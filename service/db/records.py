@@ -106,9 +106,10 @@ class EndedTrial(Record):
 
     @property
     def expected(self) -> Estimate | None:
-        """What one that racing stopped would have scored."""
-        told = (self.estimate, self.standard_error, self.probes_seen, self.probe_noise)
-        return None if None in told else Estimate(*told)  # type: ignore[arg-type]
+        """What one that racing or its draft stopped would have scored."""
+        if self.estimate is None or self.standard_error is None or self.probes_seen is None:
+            return None
+        return Estimate(self.estimate, self.standard_error, self.probes_seen, self.probe_noise)
 
 
 class RenderRecord(Record):
@@ -194,6 +195,16 @@ class CheckpointRecord(Record):
     recipe: dict[str, Any]
     created_at: datetime
     collected_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Maker:
+    """The node that wrote a checkpoint, and the checkpoint's recipe as it stands in its metadata."""
+
+    job_id: str
+    job_name: str
+    node: str
+    recipe: dict[str, Any]
 
 
 class EventRecord(Record):

@@ -43,7 +43,7 @@ class TrialState(StrEnum):
     OPEN = "open"
     WAITING = "waiting"  # rendered, for votes
     DONE = "done"
-    STOPPED = "stopped"  # by racing, before all probes were rendered: an estimate and no score
+    STOPPED = "stopped"  # by racing or its draft, before all probes were rendered: an estimate, no score
     FAILED = "failed"
     CANCELLED = "cancelled"
 
@@ -55,6 +55,7 @@ class RenderState(StrEnum):
 
 class TrialKind(StrEnum):
     SEARCH = "search"
+    DRAFT = "draft"  # of the search trial of the same number: fewer steps, or smaller
     HELDOUT_A = "heldout_a"
     HELDOUT_B = "heldout_b"
     HELDOUT_UNIFORM = "heldout_uniform"

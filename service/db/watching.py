@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from service.db.database import Database
 from service.db.models import Event, Node, Render, Trial
 from service.db.records import EventRecord
-from service.db.states import TrialKind, TrialState
+from service.db.states import TRIAL_ENDED, TrialKind, TrialState
 
 LATE = 200
 """How many events back are read again: those of two jobs may be committed in another order than numbered."""
@@ -50,6 +50,15 @@ class WatchStore(Database):
         )
         with self._read() as session:
             return {node_id: float(seconds or 0.0) for node_id, seconds in session.execute(wanted)}
+
+    def search_stamp(self, node_id: int) -> tuple[float | None, ...]:
+        """Numbers that change whenever a search trial of a node ends or is scored anew."""
+        told = (Trial.score, Trial.estimate, Trial.seconds)
+        wanted = select(func.count(), func.max(Trial.score), *(func.sum(column) for column in told)).where(
+            Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH, Trial.state.in_(TRIAL_ENDED)
+        )
+        with self._read() as session:
+            return tuple(session.execute(wanted).one())
 
     def renders_of_failed(self, node_id: int) -> dict[int, int]:
         """Number of a failed search trial -> how many images it had when it failed."""

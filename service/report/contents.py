@@ -16,7 +16,7 @@ from scoring.reward import Scale
 from scoring.scorers.base import ScorerSpec
 from scoring.scorers.cards import is_voted
 from service.afterwards.retally import probe_scores
-from service.confidence import Gain, paired_gain, prompt_groups
+from service.confidence import Confidence, Gain, paired_gain, prompt_groups, winner_confidence
 from service.db.records import JobRecord, NodeRecord, RenderRecord, TrialRecord
 from service.db.states import TRIAL_ENDED, NodeKind, TrialKind, TrialState
 from service.db.store import Store
@@ -106,6 +106,7 @@ class NodeReport:
     best: TrialRecord | None
     comparison: Comparison | None
     gain: Gain | None
+    confidence: Confidence | None
     by_scorer: Mapping[str, Sequence[float | None]]
     failures: Sequence[Failure]
     notices: Sequence[str]
@@ -193,6 +194,7 @@ def _node_report(
         best=store.best_trial(node.id),
         comparison=comparison,
         gain=None if comparison is None else comparison.gain(comparison.best_rival()),
+        confidence=winner_confidence(store, node),
         by_scorer={} if comparison is None else _by_scorer(comparison),
         failures=_failures(trials),
         notices=store.notices(node.id),

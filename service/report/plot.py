@@ -31,7 +31,7 @@ class Search:
     """The search of one node. scores: by trial number; None where a trial has none.
 
     watched: watching scorer -> its mean by trial number. warned: the trials that the watch warns of.
-    estimates: of the trials that racing stopped, by number.
+    estimates: of the trials that were stopped early, by number.
     """
 
     name: str

@@ -127,7 +127,12 @@ class _Layout:
 
 
 def _path(source: Box, target: Box) -> str:
-    x1, y1 = source.x + WIDTH, source.y + HEIGHT / 2
-    x2, y2 = target.x, target.y + HEIGHT / 2
+    return line_between((source.x, source.y), (target.x, target.y))
+
+
+def line_between(source: tuple[float, float], target: tuple[float, float]) -> str:
+    """From a box to the one that it goes into, by their upper left corners, as SVG has it."""
+    x1, y1 = source[0] + WIDTH, source[1] + HEIGHT / 2
+    x2, y2 = target[0], target[1] + HEIGHT / 2
     bend = (x2 - x1) / 2
     return f"M{x1:g} {y1:g}C{x1 + bend:g} {y1:g} {x2 - bend:g} {y2:g} {x2:g} {y2:g}"

@@ -83,11 +83,9 @@ class VotedTrials(Trials):
         rows = self.store.ended_trials(self.node_id)
         parked = self.store.trials(self.node_id, kinds=_SEARCH, states=[TrialState.WAITING])
         ended = [
-            ToldTrial(trial.number, trial.weights, trial.score, choices=trial.choices or {}) for trial in rows
+            ToldTrial(t.number, t.weights, t.score, choices=t.choices or {}, seconds=t.seconds) for t in rows
         ]
-        waiting = [
-            ToldTrial(trial.number, trial.weights, None, choices=trial.choices or {}) for trial in parked
-        ]
+        waiting = [ToldTrial(t.number, t.weights, None, choices=t.choices or {}) for t in parked]
         self._told = sorted([*ended, *waiting], key=lambda trial: trial.number)
         seconds = [*(trial.seconds for trial in rows), *(trial.seconds for trial in parked)]
         self._elapsed = sum(taken or 0.0 for taken in seconds)

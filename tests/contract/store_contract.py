@@ -25,6 +25,7 @@ from service.db.records import (
     JobRecord,
     Lease,
     Looks,
+    Maker,
     NewCheckpoint,
     NewJob,
     NewNode,
@@ -247,6 +248,15 @@ class StoreContract:
         found = store.checkpoint(lease.node_id)
         assert found is not None
         assert (found.sha256, found.size, found.inspection, found.recipe) == (SHA, 2**40, {"x": 1}, {"y": 2})
+
+    def test_who_made_a_checkpoint_is_found_by_its_hash(self, store: Store, tmp_path: Path) -> None:
+        lease = queued_and_leased(store)
+        made = NewCheckpoint("out", tmp_path / "out.safetensors", SHA, 9, {}, {"weights": {"IN00": 0.3}})
+        store.finish_node(lease, 0.5, made)
+        job, (node,) = store.job(lease.job_id), store.nodes(lease.job_id)
+        maker = Maker(job.id, job.name, node.name, {"weights": {"IN00": 0.3}})
+        assert store.makers([SHA, "f" * 64]) == {SHA: maker}
+        assert store.makers([]) == {}
 
     # Trials.
 

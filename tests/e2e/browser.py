@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 REMEDY = "the tests of the page need a browser: apt-get install chromium (or set CHROMIUM to its path)"
 PHONE = {"width": 390, "height": 844}
@@ -23,6 +23,8 @@ def chromium() -> Iterator[Browser]:
     path = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if not path:
         pytest.fail(REMEDY)
+    # A busy machine takes its time; what must be fast is measured by its test.
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         # Chromium refuses its sandbox to root, as which containers run tests.
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])

@@ -11,17 +11,11 @@ from playwright.sync_api import Browser, expect
 
 from service.access.roles import Role
 from service.settings import load_settings
-from tests.e2e.browser import Visitor, chromium
+from tests.e2e.browser import Visitor
 from tests.integration.services import Running, running
 from tests.tiny_models import job
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

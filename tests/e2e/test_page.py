@@ -3,107 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-import uvicorn
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Browser, expect
 from safetensors import safe_open
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.app import create_app
-from service.db.store import Store
-from service.settings import Settings, load_settings
-from tests.e2e.browser import PHONE, Visitor, chromium
-from tests.integration.conftest import REPO, free_port, healthy, wait_until
-from tests.tiny_models import job
+from tests.e2e.browser import PHONE, Visitor
+from tests.e2e.conftest import HOSTILE, Service, all_pages
 
 pytestmark = pytest.mark.slow
-HOSTILE = '<img src=x onerror="window.hacked=1"> <script>window.hacked=1</script> {{7*7}} "\'`'
 LIVE_SECONDS = 1.5
-
-
-@dataclass(frozen=True)
-class Service:
-    """A service that runs: its address, its settings and its database."""
-
-    url: str
-    settings: Settings
-    store: Store
-
-    def submit(self, **changes: Any) -> str:
-        """Queue a job over HTTP; its id."""
-        answer = httpx.post(f"{self.url}/api/v1/jobs", json=job(**changes), timeout=120)
-        assert answer.status_code == 201, answer.text
-        return str(answer.json()["id"])
-
-    def wait_for(self, job_id: str, state: str) -> None:
-        """Until a job is in a state."""
-        wait_until(lambda: self.store.job(job_id).state == state, f"{job_id} to be {state}", 240)
-
-
-@pytest.fixture(scope="module")
-def service(
-    tmp_path_factory: pytest.TempPathFactory, tiny_models: Path, tiny_scorers: Path
-) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("site")
-    file = folder / "autombw.toml"
-    file.write_text(
-        f'models_dir = "{tiny_models}"\nscorers_dir = "{tiny_scorers}"\ndata_dir = "{folder / "data"}"\n'
-        'device = "cpu"\n'
-    )
-    port = free_port()
-    command = [sys.executable, "-m", "service.cli", "serve", "--settings", str(file), "--port", str(port)]
-    environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until(lambda: healthy(url), "the service to listen", 240)
-        settings = load_settings(file)
-        store = Store(settings.database_url)
-        yield Service(url, settings, store)
-        store.close()
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def visitor(browser: Browser, service: Service) -> Iterator[Visitor]:
-    visitor = Visitor(browser, service.url)
-    yield visitor
-    visitor.leave()
-
-
-@pytest.fixture(scope="module")
-def done(service: Service) -> str:
-    """A job that ran to its end, with a prompt that tries to be a program."""
-    probes = {**job()["probes"], "prompts": [HOSTILE, "a red apple"]}
-    job_id = service.submit(
-        name="finished", output="finished", probes=probes, search={"sampler": "random", "trials": 9}
-    )
-    service.wait_for(job_id, "done")
-    return job_id
 
 
 def test_a_job_from_the_form_to_the_download(visitor: Visitor, service: Service, tmp_path: Path) -> None:
@@ -112,16 +26,18 @@ def test_a_job_from_the_form_to_the_download(visitor: Visitor, service: Service,
     page.get_by_text("What is merged with what").wait_for()
     page.get_by_role("checkbox", name="left").click()
     page.get_by_role("checkbox", name="right").click()
-    expect(page.locator(".merge-line")).to_have_text("01b= left + right")
+    expect(page.locator(".bracket .merge")).to_have_text("01bleft + right")
     page.get_by_label("Prompts, one a line").first.fill("a cat\na red apple\nblue shoes")
     page.get_by_label("Prompts, one a line").last.fill("a dog")
     page.get_by_label("Steps").fill("2")
     page.get_by_label("Trials per merge").fill("14")
     page.get_by_label("Name of the job").fill("from the form")
     expect(page.get_by_label("Width")).to_have_value("32")
-    expect(page.locator(".submit-line")).to_contain_text("1 merge, 3 images a trial, at most 42 images")
+    expect(page.locator(".submit-line")).to_contain_text(
+        "1 merge, 3 images a trial, at most 42 images in the search"
+    )
 
-    page.get_by_role("button", name="Submit").click()
+    page.get_by_role("button", name="Submit", exact=True).click()
     page.wait_for_url("**/jobs/*")
     expect(page.locator("h1")).to_have_text("from the form")
     job_id = page.url.rsplit("/", 1)[1]
@@ -161,14 +77,16 @@ def test_what_the_form_refuses_is_said_beside_its_field(visitor: Visitor) -> Non
     page = visitor.open("/new")
     page.get_by_role("checkbox", name="left").click()
     page.get_by_label("Prompts, one a line").first.fill("a cat")
-    page.get_by_role("button", name="Submit").click()
+    page.get_by_role("button", name="Submit", exact=True).click()
     section = page.locator(".panel", has=page.get_by_role("heading", name="1 Models"))
     expect(section.get_by_role("alert")).to_be_visible()
     page.get_by_role("checkbox", name="right").click()
     page.get_by_label("Steps").fill("0")
-    page.get_by_role("button", name="Submit").click()
-    section = page.locator(".panel", has=page.get_by_role("heading", name="2 Probes"))
-    expect(section.get_by_role("alert")).to_contain_text("steps")
+    page.get_by_role("button", name="Submit", exact=True).click()
+    field = page.locator(".q-field", has=page.get_by_label("Steps"))
+    expect(field.get_by_role("alert")).to_contain_text("greater than or equal to 1")
+    page.get_by_label("Steps").fill("2")
+    expect(field.get_by_role("alert")).to_have_count(0)
 
 
 def test_an_image_of_a1111_is_dropped_into_the_form(visitor: Visitor, tmp_path: Path) -> None:
@@ -180,13 +98,14 @@ def test_an_image_of_a1111_is_dropped_into_the_form(visitor: Visitor, tmp_path: 
     page = visitor.open("/new")
     for name in ("left", "right"):
         page.get_by_role("checkbox", name=name).click()
-    page.get_by_text("From A1111").click()
-    page.locator("input[type=file]").set_input_files([tmp_path / "fox.png"])
+    page.get_by_text("From A1111").first.click()
+    upload = page.locator("input[type=file]").first
+    upload.set_input_files([tmp_path / "fox.png"])
     expect(page.locator(".q-chip")).to_contain_text("fox.png")
     page.get_by_role("button", name="Job file").click()
     expect(page.get_by_label("Job file").last).to_have_value(re.compile("infotext: .*a fox", re.DOTALL))
     page.keyboard.press("Escape")
-    page.locator("input[type=file]").set_input_files([tmp_path / "bare.png"])
+    upload.set_input_files([tmp_path / "bare.png"])
     expect(page.get_by_role("alert").filter(has_text="bare.png")).to_be_visible()
 
 
@@ -267,7 +186,7 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(
     browser: Browser, service: Service, done: str
 ) -> None:
     visitor = Visitor(browser, service.url, viewport=PHONE, has_touch=True)
-    for path in ("/", "/new", f"/jobs/{done}", f"/jobs/{done}/nodes/01b"):
+    for path in all_pages(done):
         page = visitor.open(path)
         page.locator(".panel").first.wait_for()
         page.wait_for_timeout(400)
@@ -296,45 +215,6 @@ def test_what_is_not_there_is_said_in_words(browser: Browser, service: Service) 
     page = visitor.open("/jobs/nosuchjob")
     expect(page.get_by_role("alert").filter(has_text="there is no job 'nosuchjob'")).to_be_visible()
     visitor.leave()
-
-
-def test_the_page_works_below_a_prefix(browser: Browser, service: Service, done: str) -> None:
-    settings = service.settings.model_copy(update={"trusted_proxies": ["127.0.0.1"]})
-    server = uvicorn.Server(
-        uvicorn.Config(_Prefixed(create_app(settings), "/merge"), port=free_port(), log_level="error")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started, "the proxied service", 60)
-    visitor = Visitor(browser, f"http://127.0.0.1:{server.config.port}")
-    page = visitor.open("/merge/")
-    page.get_by_role("link", name="finished").click()
-    page.wait_for_url(f"**/merge/jobs/{done}")
-    page.get_by_role("link", name="01b").click()
-    page.wait_for_url("**/merge/jobs/*/nodes/01b")
-    page.locator(".shown img").first.wait_for()
-    page.wait_for_function(
-        "[...document.querySelectorAll('.shown img')].every(i => i.complete && i.naturalWidth == 32)"
-    )
-    visitor.leave()
-    assert not [url for url in visitor.asked if "/merge/" not in url or "/merge/merge" in url]
-    server.should_exit = True
-    thread.join(20)
-
-
-class _Prefixed:
-    """What a reverse proxy does that serves `app` below a path."""
-
-    def __init__(self, app: ASGIApp, prefix: str) -> None:
-        self._app, self._prefix = app, prefix
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            assert scope["path"].startswith(self._prefix), scope["path"]
-            path = scope["path"].removeprefix(self._prefix) or "/"
-            said = [(b"x-forwarded-prefix", self._prefix.encode()), (b"x-forwarded-for", b"127.0.0.1")]
-            scope = {**scope, "path": path, "raw_path": path.encode(), "headers": [*scope["headers"], *said]}
-        await self._app(scope, receive, send)
 
 
 def _wait_for_colour(visitor: Visitor, colour: str) -> None:

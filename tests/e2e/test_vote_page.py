@@ -24,7 +24,7 @@ from service.images import store_images
 from service.jobs import parse_request
 from service.planning import validate_job
 from service.settings import Settings, load_settings
-from tests.e2e.browser import PHONE, Visitor, chromium
+from tests.e2e.browser import PHONE, Visitor
 from tests.integration.conftest import free_port, healthy, wait_until
 from tests.tiny_models import job
 
@@ -83,12 +83,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path, tiny_score
     store.close()
     server.should_exit = True
     thread.join(20)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

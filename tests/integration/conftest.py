@@ -15,6 +15,11 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
+
+from service.api.app import create_app
+from service.db.store import Store
+from service.settings import Settings, load_settings
 
 REPO = Path(__file__).resolve().parents[2]
 # Generous: a busy machine takes minutes to import torch in a new process.
@@ -57,6 +62,44 @@ class Cli:
         """A job file in the installation's folder."""
         (self.folder / name).write_text(json.dumps(job))
         return name
+
+
+@pytest.fixture
+def settings(installation: Path) -> Settings:
+    """Of an installation of its own over the tiny models; a module with other models has its own."""
+    return load_settings(installation)
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[TestClient]:
+    """Its API; nobody works but who the test lets work."""
+    with TestClient(create_app(settings)) as client:
+        yield client
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    """Its database."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    store = Store(settings.database_url)
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(
+    tmp_path_factory: pytest.TempPathFactory, tiny_models: Path, tiny_scorers: Path
+) -> Callable[..., Settings]:
+    """Makes settings over the tiny models with a data folder of their own, for the services of whole modules.
+
+    Such services are called localhost: `testserver` is allowed to fixtures of single tests alone.
+    """
+
+    def made(**changes: Any) -> Settings:
+        folders = {"models_dir": tiny_models, "scorers_dir": tiny_scorers}
+        return load_settings(data_dir=tmp_path_factory.mktemp("site"), device="cpu", **folders, **changes)
+
+    return made
 
 
 @pytest.fixture

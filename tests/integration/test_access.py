@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from service.access.guard import COOKIE
 from service.access.policy import OPEN, SAFE, needed
 from service.access.roles import Role
 from service.api.app import create_app
-from service.settings import load_settings
+from service.settings import Settings, load_settings
 from tests.contract.store_contract import new_job
 from tests.integration.services import Running, running
 from tests.tiny_models import job
@@ -32,17 +32,11 @@ SOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
 
 
 @pytest.fixture(scope="module")
-def guarded(
-    tmp_path_factory: pytest.TempPathFactory, tiny_models: Path, tiny_scorers: Path
-) -> Iterator[Running]:
+def guarded(tiny_settings: Callable[..., Settings]) -> Iterator[Running]:
     """A service with a token of each role."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("AUTOMBW_ALLOWED_HOSTS", raising=False)
-        folder = tmp_path_factory.mktemp("guarded")
-        settings = load_settings(
-            data_dir=folder, models_dir=tiny_models, scorers_dir=tiny_scorers, device="cpu", request_rate=0
-        )
-        with running(settings, tokens=True) as service:
+        with running(tiny_settings(request_rate=0), tokens=True) as service:
             yield service
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import torch
 from fastapi.testclient import TestClient
 from safetensors.torch import load_file, save_file
 
-from service.api.app import create_app
-from service.settings import load_settings
+from service.settings import Settings, load_settings
 from tests.tiny_models import job
 from tests.unit.optimizer.checkpoint_files import write_header_only
 
@@ -43,10 +41,8 @@ def bad_models(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture
-def client(installation: Path, bad_models: Path) -> Iterator[TestClient]:
-    settings = load_settings(installation, models_dir=bad_models)
-    with TestClient(create_app(settings)) as client:
-        yield client
+def settings(installation: Path, bad_models: Path) -> Settings:
+    return load_settings(installation, models_dir=bad_models)
 
 
 def probes(**changes: Any) -> dict[str, Any]:
@@ -74,6 +70,12 @@ def probes(**changes: Any) -> dict[str, Any]:
         ({"leaves": ["left", "nan"]}, "nan.safetensors is broken: block IN00 has .* NaN"),
         ({"leaves": ["left", "twin"]}, "'left' and 'twin' have the same content under two names"),
         ({"leaves": ["left", "left"]}, "leaf left is named 2 times"),
+        (
+            {"search": {"trials": 9, "drafts": {}}, "scorers": [{"scorer": "human"}], "watch": []},
+            r"search\.drafts: people vote on whole images",
+        ),
+        ({"search": {"sampler": "auto", "drafts": {}}}, "drafts do not go with sampler auto"),
+        ({"search": {"drafts": {"steps": 1}}}, "a draft with all steps at full size is the trial itself"),
         ({"tally": "mode"}, "tally: unknown 'mode'; known: arithmetic"),
         ({"scorers": [{"scorer": "taste"}]}, "unknown scorer 'taste'; known: .*clip"),
         ({"scorers": []}, "scorers: .*at least 1"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from service.client import (
     NotAllowed,
     WrongInput,
 )
-from service.settings import Settings, load_settings
+from service.settings import Settings
 from service.worker import Worker
 from tests.at_once import in_threads
 from tests.integration.services import Running, running
@@ -30,15 +30,9 @@ from tests.tiny_models import job
 
 
 @pytest.fixture(scope="module")
-def service(
-    tmp_path_factory: pytest.TempPathFactory, tiny_models: Path, tiny_scorers: Path
-) -> Iterator[Running]:
+def service(tiny_settings: Callable[..., Settings]) -> Iterator[Running]:
     """A service with tokens; nobody works on its jobs but the tests."""
-    folder = tmp_path_factory.mktemp("service")
-    settings = load_settings(
-        data_dir=folder, models_dir=tiny_models, scorers_dir=tiny_scorers, device="cpu", request_rate=0
-    )
-    with running(settings, tokens=True) as service:
+    with running(tiny_settings(request_rate=0), tokens=True) as service:
         yield service
 
 

@@ -20,7 +20,6 @@ from optimizer.component_recipes import read_component_recipe
 from optimizer.components import extract
 from optimizer.recipes import read_recipe
 from scoring.errors import InputError
-from service.api.app import create_app
 from service.cli import app as commands
 from service.composing import compose
 from service.db.states import NodeKind, NodeState
@@ -55,19 +54,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(installation: Path, models: Path) -> Settings:
     return load_settings(installation, models_dir=models)
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings)) as client:
-        yield client
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store(settings.database_url)
-    yield store
-    store.close()
 
 
 def request(leaves: list[Any], **changes: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from service.api.app import create_app
 from service.db.store import Store
-from service.settings import Settings, load_settings
+from service.settings import Settings
 from service.worker import Worker
 from tests.tiny_models import job
-
-
-@pytest.fixture
-def settings(installation: Path) -> Settings:
-    return load_settings(installation)
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings)) as client:
-        yield client
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store(settings.database_url)
-    yield store
-    store.close()
 
 
 def submit(client: TestClient, **changes: Any) -> str:

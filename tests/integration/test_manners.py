@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from service.api import serving
 from service.api.app import create_app
 from service.api.bodies import JSON_DEPTH, depth
-from service.settings import load_settings
+from service.settings import Settings, load_settings
 from tests.integration.services import running
 from tests.tiny_models import job
 
@@ -22,17 +22,8 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def client(
-    tmp_path_factory: pytest.TempPathFactory, tiny_models: Path, tiny_scorers: Path
-) -> Iterator[TestClient]:
-    settings = load_settings(
-        data_dir=tmp_path_factory.mktemp("manners"),
-        models_dir=tiny_models,
-        scorers_dir=tiny_scorers,
-        device="cpu",
-        max_body_mb=0.1,
-        allowed_hosts="testserver",
-    )
+def client(tiny_settings: Callable[..., Settings]) -> Iterator[TestClient]:
+    settings = tiny_settings(max_body_mb=0.1, allowed_hosts="testserver")
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
 

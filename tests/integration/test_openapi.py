@@ -5,9 +5,8 @@ No answer is a server error, and every answer is as described.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from service.access.roles import Role
-from service.settings import load_settings
+from service.settings import Settings
 from service.worker import Worker
 from tests.integration.services import Running, running
 from tests.tiny_models import job
@@ -44,17 +43,9 @@ _served: dict[str, Any] = {}
 
 
 @pytest.fixture(scope="module")
-def service(
-    tmp_path_factory: pytest.TempPathFactory, tiny_models: Path, tiny_scorers: Path
-) -> Iterator[Running]:
+def service(tiny_settings: Callable[..., Settings]) -> Iterator[Running]:
     """A service with a job that is done and one that is queued."""
-    installed = load_settings(
-        data_dir=tmp_path_factory.mktemp("openapi"),
-        models_dir=tiny_models,
-        scorers_dir=tiny_scorers,
-        device="cpu",
-        request_rate=0,
-    )
+    installed = tiny_settings(request_rate=0)
     with running(installed, tokens=True) as service:
         for output in ("done", "queued"):
             made = httpx.post(

@@ -38,14 +38,6 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(device="cpu", **folders)
 
 
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    settings.data_dir.mkdir()
-    store = Store(settings.database_url)
-    yield store
-    store.close()
-
-
 def queue(settings: Settings, store: Store, output: str, **changes: Any) -> str:
     search = {"sampler": "auto", "trials": 4}
     given = {"probes": PROBES, "heldout": None, "search": search, "output": output, **changes}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from optimizer.checkpoints import sha256_of
-from service.api.app import create_app
 from service.db.states import NodeState, TrialKind
 from service.db.store import Store
 from service.settings import Settings, load_settings
@@ -30,19 +28,6 @@ def five_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(installation: Path, five_models: Path) -> Settings:
     return load_settings(installation, models_dir=five_models)
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings)) as client:
-        yield client
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store(settings.database_url)
-    yield store
-    store.close()
 
 
 def tree(leaves: list[str], **changes: Any) -> dict[str, Any]:

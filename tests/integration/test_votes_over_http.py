@@ -3,56 +3,20 @@
 from __future__ import annotations
 
 import math
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from service.api.app import create_app
 from service.db.states import TrialKind
 from service.db.store import Store
 from service.settings import Settings, load_settings
 from service.worker import Worker
-from tests.integration.conftest import Cli, free_port, healthy, wait_until
-from tests.tiny_models import job
+from tests.integration.voting import HUMAN, submit, vote, voted
+from tests.tiny_models import job, write_models
 
-HUMAN = {"scorer": "human"}
-AT_REST = ("done", "failed", "paused", "voting")
-
-
-@pytest.fixture
-def settings(installation: Path) -> Settings:
-    return load_settings(installation)
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings)) as client:
-        yield client
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store(settings.database_url)
-    yield store
-    store.close()
-
-
-def voted(**changes: Any) -> dict[str, Any]:
-    """A job of five trials in rounds of four, which need three votes each."""
-    votes = {"trials": 4, "votes": 3, "heldout": 2}
-    search = {"sampler": "random", "trials": 5, "seed": 1}
-    return job(**{"scorers": [HUMAN], "votes": votes, "search": search, "watch": [], **changes})
-
-
-def submit(client: TestClient | httpx.Client, request: dict[str, Any]) -> str:
-    response = client.post("/api/v1/jobs", json=request)
-    assert response.status_code == 201, response.text
-    return str(response.json()["id"])
+PROBES = job()["probes"]
 
 
 def work(settings: Settings, store: Store, job_id: str) -> dict[str, Any]:
@@ -61,17 +25,6 @@ def work(settings: Settings, store: Store, job_id: str) -> dict[str, Any]:
     while worker.run_one(job_id):
         pass
     return {node.name: node.state.value for node in store.nodes(job_id)}
-
-
-def vote(client: TestClient | httpx.Client, base: str, *, voter: str = "anna") -> dict[str, Any]:
-    """Compare the next pair: the image whose hash comes first is the better one."""
-    (pair,) = client.get(f"{base}/next", params={"voter": voter}).json()["pairs"]
-    body = {name: pair[name] for name in ("key", "probe", "left", "right")}
-    outcome = "left" if pair["left"] < pair["right"] else "right"
-    response = client.post(base, json={**body, "outcome": outcome, "voter": voter})
-    assert response.status_code == 201, response.text
-    found: dict[str, Any] = response.json()
-    return found
 
 
 def test_a_job_whose_only_scorer_is_people_ends_by_their_votes(
@@ -178,70 +131,58 @@ def test_what_people_cannot_judge_is_refused(client: TestClient, changes: dict[s
     assert said in response.json()["detail"]
 
 
-@pytest.mark.slow
-def test_votes_survive_kills_and_the_search_is_the_same(cli: Cli) -> None:
-    """The service is killed while it renders and after every vote; the trials are those of a quiet run."""
-    quiet = _voted_run(cli, "quiet", kill=False)
-    assert [trial[0] for trial in quiet] == list(range(5))
-    assert _voted_run(cli, "killed", kill=True) == quiet, "none lost, none twice, the same scores"
+@pytest.fixture(scope="module")
+def three_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("three")
+    write_models(folder, ("left", "right", "third"))
+    return folder
 
 
-def _voted_run(cli: Cli, output: str, *, kill: bool) -> list[Any]:
-    """The trials of a job to its end, by votes that depend on the trials alone."""
-    port = free_port()
-    server = f"http://127.0.0.1:{port}"
+class TestTree:
+    @pytest.fixture
+    def settings(self, installation: Path, three_models: Path) -> Settings:
+        return load_settings(installation, models_dir=three_models)
 
-    def start() -> Any:
-        process = cli.start("serve", "--port", str(port))
-        wait_until(lambda: healthy(server), "the service")
-        return process
-
-    def killed_and_started(process: Any) -> Any:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        return start()
-
-    votes = {"trials": 4, "votes": 2, "heldout": 1}
-    request = voted(output=output, search={"sampler": "gp", "trials": 5, "seed": 4}, votes=votes)
-    process = start()
-    with httpx.Client(base_url=server, timeout=60) as client:
+    @pytest.mark.slow
+    def test_people_vote_on_a_tree_merge_by_merge(
+        self, client: TestClient, settings: Settings, store: Store
+    ) -> None:
+        one_probe = {**PROBES, "prompts": ["a cat"]}
+        request = voted(
+            leaves=["left", "right", "third"],
+            probes=one_probe,
+            heldout={**one_probe, "seeds": [7]},
+            search={"sampler": "random", "trials": 4, "seed": 1},
+            votes={"trials": 3, "votes": 2, "heldout": 1},
+        )
         job_id = submit(client, request)
-        trials = f"/api/v1/jobs/{job_id}/trials"
-        if kill:
-            wait_until(lambda: client.get(trials).json(), "a first trial")
-            process = killed_and_started(process)
-        while (state := wait_until(lambda: _rests(client, job_id), "it to rest")) == "voting":
-            _vote_by_number(client, job_id)
-            if kill:
-                process = killed_and_started(process)
-        assert state == "done"
-        ended = client.get(trials).json()
-    process.send_signal(signal.SIGTERM)
-    process.communicate()
-    return [(trial["number"], trial["weights"], trial["score"]) for trial in ended]
+        seen = []
+        while (states := work(settings, store, job_id)) != {"01b": "done", "02b": "done"}:
+            (waits,) = client.get("/api/v1/votes").json()
+            seen.append((waits["node"], waits["phase"], waits["needed"]))
+            assert states == (
+                {"01b": "voting", "02b": "waiting"}
+                if waits["node"] == "01b"
+                else {"01b": "done", "02b": "voting"}
+            )
+            other = {"01b": "02b", "02b": "01b"}[waits["node"]]
+            base = f"/api/v1/jobs/{job_id}/nodes"
+            assert client.get(f"{base}/{other}/votes/next").json()["pairs"] == []
+            for _ in range(waits["needed"]):
+                vote(client, f"{base}/{waits['node']}/votes")
+        # Baselines first, then the fourth trial with its share of the votes, then the held-out probes.
+        rounds = [("search", 2), ("search", 1), ("heldout", 1)]
+        assert seen == [(node, *each) for node in ("01b", "02b") for each in rounds]
 
-
-def _rests(client: httpx.Client, job_id: str) -> str | None:
-    state = str(client.get(f"/api/v1/jobs/{job_id}").json()["state"])
-    return state if state in AT_REST else None
-
-
-def _vote_by_number(client: httpx.Client, job_id: str) -> None:
-    """Prefer, of a trial that waits, every second time it and else the one before it."""
-    base = f"/api/v1/jobs/{job_id}/nodes/01b/votes"
-    state = client.get(base).json()
-    if state["phase"] == "heldout":
-        vote(client, base)
-        return
-    trials = client.get(f"/api/v1/jobs/{job_id}/trials").json()
-    waiting = [trial for trial in trials if trial["state"] == "waiting"]
-    number = waiting[state["there"] % len(waiting)]["number"]
-    shown = [trials[number], trials[number - 1]]
-    left, right = (
-        Path(client.get(f"/api/v1/jobs/{job_id}/trials/{trial['id']}").json()["renders"][0]["image"]).stem
-        for trial in shown
-    )
-    outcome = "left" if state["there"] % 2 else "right"
-    key = f"vote-number-{state['total']}"
-    body = {"key": key, "probe": 0, "left": left, "right": right, "outcome": outcome}
-    assert client.post(base, json=body).status_code == 201
+        first, last = client.get(f"/api/v1/jobs/{job_id}").json()["nodes"]
+        assert (last["a"], last["b"]) in (("01b", "third"), ("third", "01b"))
+        for node in (first, last):
+            assert node["scores"]["search/uniform"] == node["scores"]["heldout/uniform"] == 0.0
+            assert node["scores"]["search/winner"] >= 0.0
+        votes = [client.get(f"/api/v1/jobs/{job_id}/nodes/{n}/votes").json()["total"] for n in ("01b", "02b")]
+        assert votes == [4, 4], "no vote counts for another merge"
+        made = {node.name: store.checkpoint(node.id) for node in store.nodes(job_id)}
+        assert made["01b"]
+        assert made["02b"]
+        parents = made["02b"].recipe
+        assert made["01b"].sha256 in (parents["a"]["sha256"], parents["b"]["sha256"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +77,6 @@ class TestZoo:
         file = tmp_path / "autombw.toml"
         file.write_text('models_dir = "models"\nscorers_dir = "scorers"\ndata_dir = "data"\ndevice = "cpu"\n')
         return load_settings(file)
-
-    @pytest.fixture
-    def store(self, settings: Settings) -> Iterator[Store]:
-        store = Store(settings.database_url)
-        yield store
-        store.close()
 
     @pytest.mark.slow
     @pytest.mark.usefixtures("blurry")

@@ -92,7 +92,7 @@ def test_the_covariances_of_slopes_are_derivatives_of_those_of_values() -> None:
 
 def test_the_process_goes_through_what_it_was_told() -> None:
     told = run(SearchSettings(sampler="gradient"), [], 5)
-    data = _data(BLOCKS, told)
+    data = _data(BLOCKS, told, len(told))
     process = _fitted(data)
     where = data.slope_points.clone().requires_grad_()
     mean, _ = process.at(where)

@@ -9,12 +9,17 @@ import yaml
 
 from scoring.errors import InputError
 from service.dashboard.job_form import (
+    KEEP,
+    MEAN,
     OWN_SCHEDULE,
     JobForm,
+    Override,
+    PartChoice,
     Prompts,
     ScorerChoice,
+    Space,
     checked,
-    field_of,
+    places_of,
     written,
 )
 
@@ -45,7 +50,11 @@ def test_what_is_left_empty_is_left_out() -> None:
 
 def test_prompts_infotexts_and_dropped_files_are_put_together() -> None:
     infotext = "a fox\nSteps: 2, Sampler: Euler, CFG scale: 3, Seed: 5, Size: 32x32"
-    form = filled(infotexts=infotext, files={"more.json": [{"prompt": "an owl", "seed": 1}]})
+    dropped = {"more.json": [{"prompt": "an owl", "seed": 1}]}
+    form = filled(
+        probes=Prompts("a cat\na dog", "1, 2", infotext, dropped), heldout=Prompts(infotexts=infotext)
+    )
+    assert form.job()["heldout"] == {"infotext": infotext}
     assert [next(iter(probe)) for probe in form.job()["probes"]] == ["defaults", "infotext", "prompt"]
     assert form.images_per_trial() == 4 + 1 + 1
 
@@ -55,6 +64,66 @@ def test_the_last_of_several_merges_may_get_more_trials() -> None:
     assert form.table()[-1][0] == "02b"
     assert form.job()["nodes"] == {"02b": {"search": {"trials": 100}}}
     assert "nodes" not in filled(final_trials=100).job()
+
+
+def test_what_is_folded_away_stands_in_the_job_file_too() -> None:
+    form = filled(
+        leaves=["a", "b", "c"],
+        bracket="explicit",
+        merges="01b = a + b\n\n02b = 01b + c",
+        parts=PartChoice(text_encoder=MEAN, vae="baked"),
+        leaf_parts={"b": PartChoice(text_encoder="a"), "c": PartChoice(vae=KEEP)},
+        baked_vae="anime",
+        scorers=[ScorerChoice("clip"), ScorerChoice("human", weight=3)],
+        watch=[ScorerChoice("contrast")],
+        tally="min",
+        vote_trials=4,
+        search="auto",
+        racing=True,
+        start=["GRAD_V"],
+        space=Space("OUT: 0.25", None, 0.8, "M00: [0, 0.5]", "IN00-IN05\nOUT08, OUT10", symmetric=True),
+        final_trials=80,
+        overrides={"01b": Override(trials=9, tally="max"), "gone": Override(trials=2)},
+        average=False,
+        priority=3,
+        prediction_type="epsilon",
+    )
+    job = form.job()
+    assert job["leaves"] == [
+        "a",
+        {"name": "b", "text_encoder": {"from": "a"}},
+        {"name": "c", "vae": "keep"},
+    ]
+    assert job["components"] == {"text_encoder": {"uniform": ["a", "b", "c"]}, "vae": {"from": "baked"}}
+    assert job["bracket"]["table"][1] == {"o": "02b", "a": "01b", "b": "c"}
+    assert job["output"] == {"vae": {"from": "anime"}}
+    assert job["votes"] == {"trials": 4, "votes": 24, "heldout": 24}
+    assert (job["watch"], job["tally"], job["priority"]) == ([{"scorer": "contrast"}], "min", 3)
+    assert job["search"] == {
+        "sampler": "auto",
+        "trials": 60,
+        "seed": 0,
+        "racing": True,
+        "start": ["GRAD_V"],
+        "space": {
+            "freeze": {"OUT": 0.25},
+            "bounds": {"all": [0.0, 0.8], "M00": [0, 0.5]},
+            "ties": ["IN00-IN05", "OUT08, OUT10"],
+            "symmetric": True,
+        },
+    }
+    assert job["nodes"] == {
+        "01b": {"search": {"trials": 9}, "tally": "max"},
+        "02b": {"search": {"trials": 80}},
+    }
+    assert checked(yaml.safe_load(written(job))) == checked(job)
+    assert form.most_trials() == 9 + 80
+
+
+def test_a_form_that_is_not_complete_is_a_draft_of_what_can_be_said() -> None:
+    draft = JobForm(leaves=["left", "right"], space=Space(freeze="OUT")).draft()
+    assert draft["leaves"] == ["left", "right"]
+    assert not {"probes", "scorers", "search"} & set(draft)
 
 
 @pytest.mark.parametrize(
@@ -68,9 +137,30 @@ def test_the_last_of_several_merges_may_get_more_trials() -> None:
         ({"trials": 2.5}, "search"),
         ({"trials": 0}, "search"),
         ({"name": "x" * 300}, "name"),
+        ({"priority": 200}, "name"),
+        ({"bracket": "explicit", "merges": "left and right"}, "leaves"),
+        ({"space": Space(freeze="OUT 0.5")}, "search"),
+        ({"space": Space(bounds="M00: [0")}, "search"),
+        ({"space": Space(low=0.5, high=0.2)}, "search"),
     ],
 )
 def test_an_error_names_the_part_of_the_form_that_it_is_about(changes: dict[str, Any], section: str) -> None:
     with pytest.raises(InputError) as refused:
         checked(filled(**changes).job())
-    assert field_of(str(refused.value)) == section
+    assert places_of(str(refused.value))[-1] == section
+
+
+@pytest.mark.parametrize(
+    ("message", "places"),
+    [
+        ("probes.defaults.steps: too few", ["probes.defaults.steps", "probes.defaults", "probes"]),
+        ("probes[0]: no file", ["probes"]),
+        ("scorers.0.weight: less than 0", ["scorers.weight", "scorers"]),
+        ("nodes.02b.search: unknown", ["nodes.02b.search", "nodes.02b", "nodes", "search"]),
+        ("votes.trials: too few", ["votes.trials", "votes", "scorers"]),
+        ("space: every block is frozen", ["space", "search.space"]),
+        ("the disk is full: free some of it", []),
+    ],
+)
+def test_an_error_is_shown_as_near_to_its_field_as_there_is_a_place(message: str, places: list[str]) -> None:
+    assert places_of(message) == places

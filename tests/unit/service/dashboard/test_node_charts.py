@@ -43,7 +43,7 @@ def test_baselines_are_drawn_where_they_are_and_a_far_held_out_score_is_not() ->
 
 
 def test_the_u_goes_down_the_inputs_and_up_the_outputs_with_the_best_on_it() -> None:
-    shown = u_chart(view([0.5, 0.9, 0.7]), LIGHT)
+    shown = u_chart([trial.weights for trial in view([0.5, 0.9, 0.7]).ranked], LIGHT)
     left, right, middle, rest = (axis["data"] for axis in shown["yAxis"])
     assert (left[0], left[-1], right[0], right[-1]) == ("IN00", "IN11", "OUT11", "OUT00")
     assert (middle, rest) == (["M00"], ["TIME_EMBED", "OUT"])
