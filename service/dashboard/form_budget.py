@@ -91,7 +91,7 @@ class BudgetPart:
         fields.area("Blocks that share one weight, a group a line", space, "ties", f"{at}.ties", "IN00-IN05")
         fields.switch("Mirror the U: IN00 with OUT11, IN01 with OUT10, and so on", space, "symmetric")
         fields.area(
-            "Tensors with a weight of their own, BLOCKS:ELEMENTS:RATIO a line; without a ratio it is searched",
+            "Tensors with a weight of their own, BLOCKS:ELEMENTS:RATIO a line; without RATIO searched",
             space,
             "elements",
             f"{at}.elements",

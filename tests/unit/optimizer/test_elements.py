@@ -173,7 +173,7 @@ def test_slopes_of_an_element_and_of_the_rest_are_the_slope_of_the_block(tiny_mo
             *pair, unet, architecture="emoji", device="cpu", dtype=torch.float32, elements=elements
         )
         with merge.gradients() as gradients:
-            sum(parameter.pow(2).sum() for parameter in unet.parameters()).backward()  # type: ignore[union-attr]
+            sum(parameter.pow(2).sum() for parameter in unet.parameters()).backward()
             found.append(gradients.slopes())
     whole, apart = found
     assert whole["IN01"] == pytest.approx(apart["IN01"] + apart["IN01/attn2"] + apart["IN01/norm"], rel=1e-4)
