@@ -27,20 +27,44 @@ def write_study(path: Path, table: TrialTable) -> str:
     """
     if path.exists():
         raise InputError(f"{path} exists already; give another name or remove it")
-    trials = [trial for trial in table.trials if trial.kind == "search"]
-    if not trials:
-        raise InputError(f"node {table.node} has no search trial that ended yet; wait for the first")
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: cannot be written: there is no folder {path.absolute().parent}")
-    name = f"{table.job}/{table.node}"
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
     try:
-        _write(partial, name, table, trials)
+        storage = RDBStorage(storage_url(partial))
+        try:
+            name = create_study(storage, table)
+        finally:
+            storage.engine.dispose()
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return name
+
+
+def create_study(storage: RDBStorage, table: TrialTable) -> str:
+    """Make the study of `write_study` in a storage. Raises InputError when no search trial has ended."""
+    trials = search_trials(table)
+    if not trials:
+        raise InputError(f"node {table.node} has no search trial that ended yet; wait for the first")
+    study = optuna.create_study(storage=storage, study_name=_name(table), direction="maximize")
+    for key in ("a", "b", "tally", "scorers"):
+        study.set_user_attr(key, getattr(table, key))
+    add_trials(storage, table, trials)
+    return study.study_name
+
+
+def add_trials(storage: RDBStorage, table: TrialTable, trials: Sequence[TrialRow]) -> None:
+    """Add trials of a table to the study that was made of an earlier state of it."""
+    space: dict[str, BaseDistribution] = {block: FloatDistribution(0.0, 1.0) for block in table.blocks}
+    study = optuna.load_study(storage=storage, study_name=_name(table))
+    study.add_trials(_frozen(trial, space) for trial in trials)
+
+
+def search_trials(table: TrialTable) -> list[TrialRow]:
+    """The trials of a table that a study holds."""
+    return [trial for trial in table.trials if trial.kind == "search"]
 
 
 def storage_url(path: Path) -> str:
@@ -48,16 +72,8 @@ def storage_url(path: Path) -> str:
     return URL.create("sqlite", database=str(path)).render_as_string()
 
 
-def _write(path: Path, name: str, table: TrialTable, trials: Sequence[TrialRow]) -> None:
-    storage = RDBStorage(storage_url(path))
-    try:
-        study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-        for key in ("a", "b", "tally", "scorers"):
-            study.set_user_attr(key, getattr(table, key))
-        space: dict[str, BaseDistribution] = {block: FloatDistribution(0.0, 1.0) for block in table.blocks}
-        study.add_trials(_frozen(trial, space) for trial in trials)
-    finally:
-        storage.engine.dispose()
+def _name(table: TrialTable) -> str:
+    return f"{table.job}/{table.node}"
 
 
 _STATES = {"done": TrialState.COMPLETE, "stopped": TrialState.PRUNED}

@@ -16,6 +16,7 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 12.0
+LOOK_SECONDS = 0.5
 
 
 class WorkerProcesses:
@@ -84,6 +85,18 @@ class _WorkerProcess:
                     return
                 log.error("the worker ended with %d; starting another", code)
                 self._process = self._start()
+
+
+def run_until_told(processes: WorkerProcesses) -> None:
+    """Leave workers at work until SIGTERM or SIGINT, then stop them."""
+    from service.worker import stop_on_signals
+
+    told = threading.Event()
+    stop_on_signals(told)
+    while not told.wait(LOOK_SECONDS):
+        pass
+    processes.tell_to_stop()
+    processes.wait()
 
 
 def device_of(settings: Settings, number: int) -> str:
