@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -22,6 +23,8 @@ class Context:
     settings: Settings
     store: Store
     catalog: Catalog
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set when the server is told to stop: what would go on for ever ends then."""
 
 
 def _context(request: Request) -> Context:
