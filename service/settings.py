@@ -77,6 +77,14 @@ class Settings(BaseSettings):
         default=100, ge=0, description="Jobs of a token that are not over, admins' aside; 0: any number."
     )
     max_body_mb: float = Field(default=32.0, gt=0, description="A request with a larger body is refused.")
+    request_seconds: float = Field(
+        default=30.0, ge=0, description="A request whose answer has not begun by then gets a 503; 0: never."
+    )
+    work_seconds: float = Field(
+        default=3600.0,
+        ge=0,
+        description="The same for requests that read or write models, such as submissions and exports.",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, mps.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto", description="Numbers the models run in; auto is float32 on a CPU, else float16."
