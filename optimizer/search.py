@@ -228,11 +228,7 @@ def _proposed(
     settings: SearchSettings, space: Space, number: int, before: Sequence[ToldTrial], *, noisy: bool
 ) -> tuple[Point, Choices]:
     """The point of the space and the choices that the sampler proposes, told of the trials within."""
-    history = [
-        _in_space(t, space)
-        for t in before
-        if t.informs and space.contains(t.weights) and settings.choices.contain(t.choices)
-    ]
+    history = _within(settings, space, before)
     seed = seed_of(settings.seed, number)
     # Threads gain nothing on such small matrices; on a busy machine they wait for each other, ten times as
     # long as it takes.
@@ -308,7 +304,7 @@ def expected_gain(settings: SearchSettings, told: Sequence[ToldTrial]) -> Outloo
         return None
     first = _first_proposed(settings)
     space = Space.of(settings.space, list(best.weights))
-    known = [_in_space(t, space) for t in told if t.informs and space.contains(t.weights)]
+    known = _within(settings, space, told)
     lately = [t.seconds for t in told if t.number >= first and t.seconds is not None][-AHEAD:]
     seconds = fmean(lately) if lately else None
     with _thread_pools().limit(limits=1):
@@ -332,6 +328,15 @@ def best_trial(told: Sequence[ToldTrial]) -> ToldTrial | None:
     """The trial with the highest score, the earliest of equals; None when none succeeded."""
     scored = [t for t in told if t.score is not None]
     return max(scored, key=lambda t: (t.score, -t.number), default=None)
+
+
+def _within(settings: SearchSettings, space: Space, told: Sequence[ToldTrial]) -> list[ToldTrial]:
+    """The trials that inform a sampler, as it is told them: those that the search may try."""
+    return [
+        _in_space(trial, space)
+        for trial in told
+        if trial.informs and space.contains(trial.weights) and settings.choices.contain(trial.choices)
+    ]
 
 
 def _in_space(trial: ToldTrial, space: Space) -> ToldTrial:

@@ -263,12 +263,14 @@ def _search_text(plan: NodePlan) -> str:
         ends.append(f"less than {search.until_gain_per_hour:g} to be gained an hour")
     first = "A, B and their uniform merge first"
     starts = f", then {len(search.start)} start points" if search.start else ""
+    elements = search.space.element_names
+    apart = f"; apart from their blocks {', '.join(elements)}" if elements else ""
     among = "".join(
         f"; {name.replace('_', ' ')} {', '.join(options[:-1])} or {options[-1]}"
         for name, options in search.choices.options.items()
     )
     ending = " or ".join(ends)
-    return f"search by {search.sampler}, seed {search.seed}, until {ending}: {first}{starts}{among}"
+    return f"search by {search.sampler}, seed {search.seed}, until {ending}: {first}{starts}{apart}{among}"
 
 
 def _rendered(trials: int, renders: Renders | None) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, Field
 
+from optimizer.elements import elements_in
 from scoring.scorers.cards import is_voted
 from service.db.records import NodeRecord, TrialRecord
 from service.db.states import HELDOUT_KINDS, NodeKind, TrialKind
@@ -78,6 +79,18 @@ def winner_warnings(store: Store, node: NodeRecord) -> list[str]:
         *(f"the best trial, {best.number}: {said}" for said in best.warnings or []),
         *(f"the best trial, {best.number}, on held-out probes: {said}" for said in on_heldout),
     ]
+
+
+def beside_blocks(weights: Mapping[str, float], choices: Mapping[str, str] | None) -> str:
+    """What a trial has beside the weights of blocks, in words; "" where that is nothing.
+
+    `text encoder b; IN01/attn2, IN02/attn2 0.72`: elements that share a weight are named together.
+    """
+    said = [f"{name.replace('_', ' ')} {option}" for name, option in (choices or {}).items()]
+    alike: dict[float, list[str]] = {}
+    for name in elements_in(weights):
+        alike.setdefault(weights[name], []).append(name)
+    return "; ".join([*said, *(f"{', '.join(names)} {alpha:.3g}" for alpha, names in alike.items())])
 
 
 def gain(scores: dict[str, float], phase: str) -> float | None:

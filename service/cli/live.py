@@ -160,7 +160,8 @@ def _pace(node: dict[str, Any], ended: int) -> str:
     if node["trials_warned"]:
         parts.append(f"{node['trials_warned']} to be looked at")
     if node["best"]:
-        parts.append(f"best {node['best']['score']:.4f} (trial {node['best']['number']})")
+        chosen = "".join(f", {name.replace('_', ' ')} {o}" for name, o in node["best"]["choices"].items())
+        parts.append(f"best {node['best']['score']:.4f} (trial {node['best']['number']}{chosen})")
     if node["renders_per_second"]:
         parts.append(f"{node['renders_per_second']:.1f} renders/s")
     if node["eta_seconds"]:

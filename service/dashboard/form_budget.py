@@ -50,7 +50,9 @@ class BudgetPart:
             )
         with fields.fold("How it is searched", "tune"):
             self._sampler()
-        with fields.fold("Which block weights are tried: frozen, bounded, tied", "lock", "search.space"):
+        with fields.fold(
+            "Which block weights are tried: frozen, bounded, tied; text encoders", "lock", "search.space"
+        ):
             self._space()
         with fields.fold("Merges that differ from the others", "call_split", "nodes"):
             self._nodes = ui.element("div").classes("wide")
@@ -88,6 +90,20 @@ class BudgetPart:
         fields.area("Bounds of single blocks", space, "bounds", f"{at}.bounds", "M00: [0, 0.5]")
         fields.area("Blocks that share one weight, a group a line", space, "ties", f"{at}.ties", "IN00-IN05")
         fields.switch("Mirror the U: IN00 with OUT11, IN01 with OUT10, and so on", space, "symmetric")
+        fields.area(
+            "Tensors with a weight of their own, BLOCKS:ELEMENTS:RATIO a line; without RATIO searched",
+            space,
+            "elements",
+            f"{at}.elements",
+            "IN00-IN05:attn2",
+        )
+        fields.area(
+            "Text encoders to choose among, one a line: a, b, uniform, or a model",
+            space,
+            "text_encoders",
+            "search.choices",
+            "a",
+        )
 
     def _show_overrides(self, merges: list[str]) -> None:
         self._fields.forget("nodes.")

@@ -62,7 +62,10 @@ class PartChoice:
 
 @dataclass
 class Space:
-    """Constraints of the search as they are written: docs/constraints.md. ties: a group a line."""
+    """Constraints and choices of the search as they are written: docs/constraints.md.
+
+    ties: a group a line; elements: a row of supermerger's a line; text_encoders: an option a line.
+    """
 
     freeze: str = ""
     low: float | None = None
@@ -70,6 +73,8 @@ class Space:
     bounds: str = ""
     ties: str = ""
     symmetric: bool = False
+    elements: str = ""
+    text_encoders: str = ""
 
 
 @dataclass
@@ -237,6 +242,7 @@ class JobForm:
             racing=self.racing or None,
             start=list(self.start) or None,
             space=_space(self.space) or None,
+            choices={"text_encoder": among} if (among := lines(self.space.text_encoders)) else None,
         )
 
     def _nodes(self) -> dict[str, Any]:
@@ -359,6 +365,7 @@ def _space(space: Space) -> dict[str, Any]:
         "bounds": bounds,
         "ties": lines(space.ties),
         "symmetric": space.symmetric,
+        "elements": lines(space.elements),
     }
     return {name: value for name, value in said.items() if value}
 

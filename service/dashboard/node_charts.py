@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from optimizer.blocks import BLOCKS, BlockWeights
+from optimizer.elements import is_element
 from service.dashboard.charts import Options, axis, legend, tooltip
 from service.dashboard.node_topics import NodeView, blocks_in_order
 from service.dashboard.texts import duration, number, shorter
@@ -106,7 +107,8 @@ def u_chart(top: Sequence[BlockWeights], palette: Palette) -> Options:
 
     top: the best first. A bar spans the middle half of them, a small dot is one, the diamond is the best.
     """
-    blocks = blocks_in_order(top[0] if top else dict.fromkeys(BLOCKS, 0.0))
+    named = blocks_in_order(top[0] if top else dict.fromkeys(BLOCKS, 0.0))
+    blocks = [name for name in named if not is_element(name)]
     parts = {
         "IN": [block for block in blocks if block.startswith("IN")],
         "OUT": [block for block in reversed(blocks) if block.startswith("OUT") and block != "OUT"],

@@ -25,9 +25,11 @@ from service.dashboard.node_charts import (
 from service.dashboard.node_topics import NodeView, node_topic
 from service.dashboard.texts import duration, number, signed
 from service.dashboard.trial_table import TrialTable
+from service.db.records import TrialRecord
 from service.db.states import NodeKind
 from service.going_on import GoingOn
 from service.progress import NodeProgress
+from service.results import beside_blocks
 
 KINDS = {
     NodeKind.AVERAGE: "the uniform merge of all leaves, scored: what the tree has to beat",
@@ -164,6 +166,10 @@ class NodePanels:
         self._parts.append(show_scores)
 
     def _weights(self) -> None:
+        def beside(best: TrialRecord) -> str:
+            said = beside_blocks(best.weights, best.choices)
+            return f" Beside blocks trial {best.number} has {said}." if said else ""
+
         note = ui.label().classes("soft small")
         chart = Chart("Block weights of the best trials as a U", height="27rem")
 
@@ -172,6 +178,7 @@ class NodePanels:
             note.set_text(
                 f"Diamond: trial {top[0].number}, the best. Dots: the next {len(top) - 1}; bars: the middle "
                 f"half of all {len(top)}. IN goes down, M is the bottom, OUT goes up; A is 0, B is 1."
+                f"{beside(top[0])}"
                 if top
                 else "The first weights come with the first trial."
             )

@@ -71,7 +71,7 @@ class NodeView:
 
 def blocks_in_order(weights: BlockWeights) -> list[str]:
     """The blocks that have a weight, in the UNet's order, each before its elements."""
-    return in_order(set(weights), SDXL_BLOCKS if "LABEL_EMB" in weights else BLOCKS)
+    return in_order(weights, SDXL_BLOCKS if "LABEL_EMB" in weights else BLOCKS)
 
 
 def node_topic(job_id: str, name: str) -> Topic[NodeView]:

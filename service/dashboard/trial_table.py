@@ -31,7 +31,7 @@ class TrialTable:
             self._search.props["aria-label"] = "Filter trials"
             self._search.on_value_change(lambda _: self._show())
         self._table = ui.table(
-            columns=_columns([]),
+            columns=_columns([], []),
             rows=[],
             row_key="id",
             pagination={"rowsPerPage": ROWS, "sortBy": "number", "descending": True},
@@ -44,7 +44,7 @@ class TrialTable:
     def update(self, view: NodeView) -> None:
         """Take what is known by now."""
         if self._view is None:
-            self._table.columns = _columns(_scorers(view))
+            self._table.columns = _columns(_scorers(view), list(view.plan.search.choices.options))
         self._view = view
         self._show()
 
@@ -91,6 +91,7 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
         "score": trial.score,
         "seconds": trial.seconds,
         "why": _why(trial),
+        **(trial.choices or {}),
         **{f"mean {name}": value for name, value in (trial.means or {}).items()},
     }
 
@@ -106,7 +107,7 @@ def _scorers(view: NodeView) -> list[str]:
     return list(means) if len(means) > 1 else []
 
 
-def _columns(scorers: list[str]) -> list[dict[str, Any]]:
+def _columns(scorers: list[str], choices: list[str]) -> list[dict[str, Any]]:
     shown = ":format"
     four = "value => value == null ? '–' : Math.abs(value) < 100 ? value.toFixed(4) : value.toPrecision(5)"
     one = "value => value == null ? '–' : value.toFixed(1) + ' s'"
@@ -139,6 +140,16 @@ def _columns(scorers: list[str]) -> list[dict[str, Any]]:
                 shown: four,
             }
             for name in scorers
+        ),
+        *(
+            {
+                "name": name,
+                "label": name.replace("_", " "),
+                "field": name,
+                "sortable": True,
+                "align": "left",
+            }
+            for name in choices
         ),
         {
             "name": "why",

@@ -10,7 +10,6 @@ from statistics import fmean
 from typing import Literal
 
 from optimizer.blocks import BLOCKS, SDXL_BLOCKS
-from optimizer.elements import in_order
 from scoring.errors import InputError
 from scoring.probes import Probe
 from scoring.reward import Scale
@@ -175,10 +174,9 @@ def contents_of(store: Store, job_id: str) -> Contents:
 
 
 def blocks_shown(merges: Sequence[NodeReport]) -> list[str]:
-    """What any winner has a weight for: blocks down and up the U, then those outside of it, each before its
-    elements."""
-    found = (name for merge in merges if merge.best for name in merge.best.weights)
-    return in_order(found, tuple(dict.fromkeys((*BLOCKS, *SDXL_BLOCKS))))
+    """The blocks that any winner has a weight for, down and up the U, then those outside of it."""
+    found = {block for merge in merges if merge.best for block in merge.best.weights}
+    return [block for block in dict.fromkeys((*BLOCKS, *SDXL_BLOCKS)) if block in found]
 
 
 def _node_report(

@@ -24,6 +24,7 @@ from service.report.contents import (
 from service.report.pictures import Grid, Pictures
 from service.report.plot import scores_plot
 from service.report.tree import HEIGHT, WIDTH, draw
+from service.results import beside_blocks
 from service.settings import Settings
 
 FINAL = "final model"
@@ -77,6 +78,7 @@ def report_html(store: Store, settings: Settings, job_id: str, *, per_hour: floa
         # Our own drawing, in which every name is escaped.
         plot=None if plot is None else Markup(plot),
         blocks=blocks_shown(contents.merges),
+        beside_blocks=beside_blocks,
         final_name=FINAL,
         per_hour=per_hour,
         made_at=datetime.now(UTC),

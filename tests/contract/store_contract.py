@@ -345,6 +345,15 @@ class StoreContract:
 
     # Values.
 
+    def test_a_trial_keeps_its_choices_and_a_resumed_one_those_that_it_had(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        trial = store.open_trial(lease, TrialKind.SEARCH, 0, {"IN00": 0.5}, {"text_encoder": "b"})
+        again = store.open_trial(lease, TrialKind.SEARCH, 0, {"IN00": 0.9}, {"text_encoder": "a"})
+        assert again.choices == store.trial(trial.id).choices == {"text_encoder": "b"}
+        assert store.open_trial(lease, TrialKind.SEARCH, 1, {}).choices is None
+        store.finish_trial(lease, trial.id, 0.5, 1.0, {})
+        assert [ended.choices for ended in store.ended_trials(lease.node_id)] == [{"text_encoder": "b"}]
+
     def test_numbers_come_back_to_the_last_bit(self, store: Store) -> None:
         numbers = [0.1 + 0.2, 1 / 3, math.pi, math.nextafter(1.0, 0.0), 5e-324, -1.7976931348623157e308]
         weights = {f"IN{i:02}": number for i, number in enumerate(numbers)}

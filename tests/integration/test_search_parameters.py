@@ -1,4 +1,4 @@
-"""Jobs whose search is constrained and chooses a text encoder: from the request to the tensors of the file."""
+"""Jobs whose search is constrained and chooses a text encoder: from the request to the file's tensors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ DEFAULTS = {"sampler": "Euler", "steps": 2, "cfg_scale": 3.0, "width": 32, "heig
 
 @pytest.fixture(scope="module")
 def models(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`left`, `right` and `muse`, each with a text encoder of its own; a bare UNet; the header of an SD1.5."""
+    """`left`, `right` and `muse`, each with its own text encoder; a bare UNet; the header of an SD1.5."""
     folder = tmp_path_factory.mktemp("encoders")
     for number, name in enumerate(("left", "right", "muse")):
         tensors = load_file(tiny_models / ("right.safetensors" if name == "muse" else f"{name}.safetensors"))
@@ -95,6 +95,18 @@ def submit(client: TestClient, **changes: Any) -> str:
     response = client.post("/api/v1/jobs", json=job(**{"search": SEARCH, **changes}))
     assert response.status_code == 201, response.text
     return str(response.json()["id"])
+
+
+@pytest.fixture(scope="module")
+def refusing(
+    models: Path, tiny_scorers: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestClient]:
+    """A service that is asked for bad jobs alone: nothing is ever queued."""
+    folders = {"models_dir": models, "scorers_dir": tiny_scorers, "data_dir": tmp_path_factory.mktemp("data")}
+    with TestClient(
+        create_app(load_settings(device="cpu", allowed_hosts=["testserver"], **folders))
+    ) as client:
+        yield client
 
 
 def searched(store: Store, job_id: str) -> list[TrialRecord]:
@@ -186,6 +198,7 @@ def test_every_constraint_holds_from_the_request_to_the_file(
     assert any(row.startswith("2,search,done,") and ",uniform," in row for row in rows)
 
 
+@pytest.mark.slow
 def test_baselines_have_the_text_encoders_of_what_they_are(
     client: TestClient, store: Store, settings: Settings, models: Path
 ) -> None:
@@ -221,6 +234,7 @@ def test_baselines_have_the_text_encoders_of_what_they_are(
     )
 
 
+@pytest.mark.slow
 def test_a_killed_search_chooses_what_an_undisturbed_one_chooses(
     client: TestClient, store: Store, settings: Settings
 ) -> None:
@@ -242,6 +256,7 @@ def test_a_killed_search_chooses_what_an_undisturbed_one_chooses(
     assert one == other
 
 
+@pytest.mark.slow
 def test_the_next_merge_gets_the_chosen_text_encoder(
     client: TestClient, store: Store, settings: Settings, models: Path
 ) -> None:
@@ -292,18 +307,18 @@ def test_the_next_merge_gets_the_chosen_text_encoder(
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_bad_parameters_are_refused(search: dict[str, Any], words: str, client: TestClient) -> None:
-    response = client.post("/api/v1/jobs", json=job(search={"sampler": "tpe", "trials": 5, **search}))
+def test_bad_parameters_are_refused(search: dict[str, Any], words: str, refusing: TestClient) -> None:
+    response = refusing.post("/api/v1/jobs", json=job(search={"sampler": "tpe", "trials": 5, **search}))
     assert response.status_code == 422, response.text
     assert re.search(words, response.json()["detail"], re.DOTALL), response.json()["detail"]
-    assert client.get("/api/v1/jobs").json() == [], "nothing is queued"
+    assert refusing.get("/api/v1/jobs").json() == [], "nothing is queued"
 
 
-def test_a_leaf_without_a_text_encoder_and_one_that_is_baked_in_are_no_choice(client: TestClient) -> None:
+def test_a_leaf_without_a_text_encoder_and_one_that_is_baked_in_are_no_choice(refusing: TestClient) -> None:
     search = {"sampler": "tpe", "trials": 5, "choices": {"text_encoder": ["a", "b"]}}
-    bare = client.post("/api/v1/jobs", json=job(search=search, leaves=["left", "bare"]))
+    bare = refusing.post("/api/v1/jobs", json=job(search=search, leaves=["left", "bare"]))
     assert (bare.status_code, "bare" in bare.json()["detail"]) == (422, True)
     output = {"name": "merged", "text_encoder": {"from": "muse"}}
-    baked = client.post("/api/v1/jobs", json=job(search=search, output=output))
+    baked = refusing.post("/api/v1/jobs", json=job(search=search, output=output))
     assert baked.status_code == 422
     assert "another would take its place in the file" in baked.json()["detail"]

@@ -145,3 +145,24 @@ def test_a_study_is_not_written_over_a_file_and_leaves_nothing_behind(tmp_path: 
         write_study(tmp_path / "gone/other.db", table())
     assert list(tmp_path.iterdir()) == [file]
     assert storage_url(Path("/x/y z.db")) == "sqlite:////x/y z.db"
+
+
+def test_elements_and_choices_have_columns_and_parameters_of_their_own(tmp_path: Path) -> None:
+    given = [
+        row(number, 0.5).model_copy(
+            update={
+                "weights": {"OUT05": 0.25, "IN00": 0.5, "OUT05/attn2": 0.75},
+                "choices": {"text_encoder": option},
+            }
+        )
+        for number, option in enumerate(("a", "=b"))
+    ]
+    rows = list(csv.DictReader(io.StringIO(trials_csv(table(*given)))))
+    assert list(rows[0])[8:] == ["text_encoder", "IN00", "OUT05", "OUT05/attn2"]
+    assert [each["text_encoder"] for each in rows] == ["a", "'=b"], "no formula"
+    name = write_study(tmp_path / "s.sqlite3", table(*given))
+    study = optuna.load_study(study_name=name, storage=storage_url(tmp_path / "s.sqlite3"))
+    assert [trial.params["text_encoder"] for trial in study.trials] == ["a", "=b"]
+    assert study.trials[0].params["OUT05/attn2"] == 0.75
+    with pytest.raises(InputError, match="differ in OUT05/attn2, text_encoder too"):
+        mbwrt_history(table(*given))

@@ -81,7 +81,16 @@ def test_what_is_folded_away_stands_in_the_job_file_too() -> None:
         search="auto",
         racing=True,
         start=["GRAD_V"],
-        space=Space("OUT: 0.25", None, 0.8, "M00: [0, 0.5]", "IN00-IN05\nOUT08, OUT10", symmetric=True),
+        space=Space(
+            "OUT: 0.25",
+            None,
+            0.8,
+            "M00: [0, 0.5]",
+            "IN00-IN05\nOUT08, OUT10",
+            symmetric=True,
+            elements="IN07:attn2\nOUT03 OUT04:ff.net:0.3\n",
+            text_encoders="a\nb\n",
+        ),
         final_trials=80,
         overrides={"01b": Override(trials=9, tally="max"), "gone": Override(trials=2)},
         average=False,
@@ -110,7 +119,9 @@ def test_what_is_folded_away_stands_in_the_job_file_too() -> None:
             "bounds": {"all": [0.0, 0.8], "M00": [0, 0.5]},
             "ties": ["IN00-IN05", "OUT08, OUT10"],
             "symmetric": True,
+            "elements": ["IN07:attn2", "OUT03 OUT04:ff.net:0.3"],
         },
+        "choices": {"text_encoder": ["a", "b"]},
     }
     assert job["nodes"] == {
         "01b": {"search": {"trials": 9}, "tally": "max"},
