@@ -38,6 +38,7 @@ class StudyView:
     def __init__(self, read: Callable[[], TrialTable], folder: Path) -> None:
         self._read, self._folder = read, folder
         self._numbers = itertools.count()
+        self._trials: list[TrialRow] = []
         self._show(read())
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -72,7 +73,7 @@ class StudyView:
         storage = RDBStorage(storage_url(self._folder / f"study-{next(self._numbers)}.db"))
         self.name = create_study(storage, table)
         self._storage, self._blocks = storage, table.blocks
-        self._trials: list[TrialRow] = search_trials(table)
+        self._trials = search_trials(table)
         self._dashboard = optuna_dashboard.wsgi(storage)
 
 

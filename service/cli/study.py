@@ -31,7 +31,7 @@ def optuna(
     """Show the trials of a merge in optuna-dashboard, as they come, until Ctrl-C."""
     if importlib.util.find_spec("optuna_dashboard") is None:
         raise InputError("optuna-dashboard is not installed; get it with: pip install 'autombw[dashboard]'")
-    from service.study_view import StudyView, server_of
+    from service.study_view import HOST, StudyView, server_of
     from service.trial_table import trial_table
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,7 +42,7 @@ def optuna(
         stop = threading.Event()
         following = threading.Thread(target=view.follow, args=(stop,), name="follow")
         with server_of(view, port) as server:
-            typer.echo(f"study {view.name} on http://{server.server_name}:{server.server_port}/dashboard")
+            typer.echo(f"study {view.name} on http://{HOST}:{server.server_port}/dashboard")
             following.start()
             try:
                 server.serve_forever()

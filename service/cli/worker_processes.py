@@ -15,7 +15,7 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 RESTART_SECONDS = 1.0
-STOP_SECONDS = 12.0
+STOP_SECONDS = 20.0
 LOOK_SECONDS = 0.5
 
 

@@ -70,7 +70,7 @@ def close_code(url: str) -> int | None:
             while True:
                 socket.recv(timeout=60.0)
         except ConnectionClosed as closed:
-            return closed.rcvd and closed.rcvd.code
+            return None if closed.rcvd is None else closed.rcvd.code
 
 
 def endless_body() -> Iterator[bytes]:

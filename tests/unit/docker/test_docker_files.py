@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_spec import PyCompose
+from compose_spec import PyOptions
 from typer.testing import CliRunner
 
 from service.cli import app
@@ -43,7 +43,7 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 @every_file
 def test_a_compose_file_is_one_by_the_specification(file: Path) -> None:
-    PyCompose.from_yaml(filled_in(file))
+    PyOptions(apply_merge=True).from_yaml(filled_in(file))
 
 
 @pytest.mark.parametrize("more", [[], ["cuda"]], ids=["cpu", "cuda"])
