@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -56,6 +57,7 @@ ToChange = Annotated[Store, Depends(_to_change)]
 """The store, for a change to a job. It raises Stale if the job is not what If-Match says."""
 
 
+@cache
 def own_version() -> str:
     """The installed version of autombw."""
     try:
