@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -59,6 +60,7 @@ ToChange = Annotated[Store, Depends(_to_change)]
 """The store, for a change to a job. It raises Stale if the job is not what If-Match says."""
 
 
+@cache
 def own_version() -> str:
     """The installed version of autombw."""
     try:
