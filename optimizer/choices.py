@@ -46,6 +46,11 @@ class ChoiceSettings(BaseModel):
         """Name of a choice -> what it is among; {} where there is nothing to choose."""
         return {} if self.text_encoder is None else {TEXT_ENCODER: self.text_encoder}
 
+    @property
+    def options_of_trials(self) -> dict[str, list[str]]:
+        """What a trial may have: the options, and what the baselines have."""
+        return {name: list(dict.fromkeys((*OF_PARENTS, *among))) for name, among in self.options.items()}
+
     def contain(self, choices: Mapping[str, str]) -> bool:
         """Whether a search may take these."""
         return all(choices.get(name) in among for name, among in self.options.items())

@@ -101,20 +101,21 @@ def between(some: Sequence[float], others: Sequence[float]) -> list[float]:
 def gain_of_more_alike(scores: Array, incumbent: float, count: int) -> float:
     """How far the best of `count` more scores is expected above the incumbent.
 
-    They are taken to be normal around the mean so far, with the spread of those above it: what lies far below
-    says nothing of how high the next may be. The latest count most.
+    They are taken to be normal around the median so far, with the spread of those above it: what lies far
+    below says nothing of how high the next may be. The latest count most.
     """
     from scipy.special import ndtr
 
     shares = np.exp(-np.arange(len(scores))[::-1] / _FADING)
     shares /= shares.sum()
-    mean = shares @ scores
-    above = scores >= mean
-    squares = shares[above] @ (scores[above] - mean) ** 2 / shares[above].sum()
+    order = np.argsort(scores)
+    median = scores[order][np.searchsorted(np.cumsum(shares[order]), 0.5)]
+    above = scores >= median
+    squares = shares[above] @ (scores[above] - median) ** 2 / shares[above].sum()
     spread = math.sqrt(squares / (1 - shares @ shares))
     if spread == 0:
         return 0.0
-    from_here = (incumbent - mean) / spread
+    from_here = (incumbent - median) / spread
     at = np.linspace(from_here, max(from_here, 3.0) + 6.0, 400)
     return spread * float(np.trapezoid(1 - ndtr(at) ** count, at))
 

@@ -158,7 +158,7 @@ def _node_progress(
     a, b = input_names(nodes, node)
     warnings = winner_warnings(store, node)
     ended = done + failed + stopped
-    lately, lately_seconds = store.render_totals(node.id, after=ended - 1 - LATELY)
+    lately, lately_seconds = store.late_render_totals(node.id, ended - 1 - LATELY)
     # Racing renders less than all probes of a trial.
     probes = len(node.plan["probes"])
     left = (planned - ended) * (min(probes, renders / ended) if ended else probes)

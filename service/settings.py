@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
@@ -52,6 +54,9 @@ class Settings(BaseSettings):
         default=Path("embeddings"), description="Folder of textual inversions that prompts may name."
     )
     database_url: str = Field(default="", description="SQLAlchemy URL; SQLite in data_dir where empty.")
+    database_password_file: Path | None = Field(
+        default=None, description="File with the password of PostgreSQL's user, where database_url has none."
+    )
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8188, ge=1, le=65535, description="Port the API listens on.")
     auth: Literal["auto", "always"] = Field(
@@ -72,6 +77,14 @@ class Settings(BaseSettings):
         default=100, ge=0, description="Jobs of a token that are not over, admins' aside; 0: any number."
     )
     max_body_mb: float = Field(default=32.0, gt=0, description="A request with a larger body is refused.")
+    request_seconds: float = Field(
+        default=30.0, ge=0, description="A request whose answer has not begun by then gets a 503; 0: never."
+    )
+    work_seconds: float = Field(
+        default=3600.0,
+        ge=0,
+        description="The same for requests that read or write models, such as submissions and exports.",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, mps.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto", description="Numbers the models run in; auto is float32 on a CPU, else float16."
@@ -172,10 +185,14 @@ def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
             return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=values)
 
     try:
-        return Settings.model_construct(**_WithFile(**overrides).model_dump())
+        settings = Settings.model_construct(**_WithFile(**overrides).model_dump())
     except ValidationError as error:
         where = f"settings ({path})" if path else "settings"
         raise InputError(f"{where}: {describe(error)}") from error
+    if settings.database_password_file is None:
+        return settings
+    url = _with_password(settings.database_url, settings.database_password_file.expanduser())
+    return settings.model_copy(update={"database_url": url})
 
 
 def describe(error: ValidationError) -> str:
@@ -184,6 +201,23 @@ def describe(error: ValidationError) -> str:
         f"{'.'.join(str(p) for p in e['loc']) or 'value'}: {e['msg']} (got {shown(e['input'])})"
         for e in error.errors()
     )
+
+
+def _with_password(url: str, file: Path) -> str:
+    """A URL of PostgreSQL with the password that a file holds. Raises InputError where it cannot."""
+    parts = re.fullmatch(r"(postgres\w*(?:\+\w+)?://[^:@/?]+)(@.*)", url)
+    if parts is None:
+        raise InputError(
+            "database_password_file needs a database_url with a user and no password, such as "
+            "postgresql://autombw@db/autombw"
+        )
+    try:
+        password = file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"database_password_file {file} cannot be read: {error}") from error
+    if not password:
+        raise InputError(f"database_password_file {file} is empty; write the password into it")
+    return f"{parts[1]}:{quote(password, safe='')}{parts[2]}"
 
 
 def _settings_file(file: Path | None) -> Path | None:

@@ -36,6 +36,7 @@ def trial_table(store: Store, job_id: str, node_name: str | None) -> TrialTable:
         tally=plan.tally,
         scorers=[spec.scorer for spec in plan.scorers],
         blocks=blocks_in(rows),
+        options=plan.search.choices.options_of_trials,
         trials=rows,
     )
 

@@ -45,7 +45,11 @@ class TrialRow(BaseModel):
 
 
 class TrialTable(BaseModel):
-    """The trials of one node. blocks: those that are searched, in our order, each before its elements."""
+    """The trials of one node.
+
+    blocks: those that are searched, in our order, each before its elements. options: of every choice, what a
+    trial may have.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,6 +60,7 @@ class TrialTable(BaseModel):
     tally: str
     scorers: list[str]
     blocks: list[str]
+    options: dict[str, list[str]] = Field(default_factory=dict)
     trials: list[TrialRow]
 
 

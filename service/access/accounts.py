@@ -36,6 +36,16 @@ class Accounts:
             self._asked_at = time.monotonic()
         return self._asks
 
+    def known_to_ask(self) -> bool:
+        """Whether it is known without asking the database that a token is needed."""
+        return self._asks
+
+    def remembered(self, kind: str, text: str) -> Identity | None:
+        """Who shows this token or cookie, if that was found within the last second; the database is left
+        alone."""
+        secret = read_secret(kind, text)
+        return None if secret is None else self._remembered((kind, secret.digest))
+
     def of_token(self, text: str) -> Identity | None:
         """Who shows this token; None for a wrong, expired or revoked one."""
         return self._identity(TOKEN, text)
@@ -69,8 +79,7 @@ class Accounts:
         if secret is None:
             return None
         key = (kind, secret.digest)
-        at, known = self._known.get(key, (0.0, None))
-        if known is not None and time.monotonic() - at < REMEMBERED_SECONDS:
+        if (known := self._remembered(key)) is not None:
             return known
         token = (self._store.token_of if kind == TOKEN else self._store.token_of_session)(secret)
         if token is None:
@@ -82,3 +91,7 @@ class Accounts:
             self._known.clear()
         self._known[key] = (time.monotonic(), found)
         return found
+
+    def _remembered(self, key: tuple[str, str]) -> Identity | None:
+        at, known = self._known.get(key, (0.0, None))
+        return known if known is not None and time.monotonic() - at < REMEMBERED_SECONDS else None

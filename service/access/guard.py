@@ -101,7 +101,7 @@ class Guard:
 
     async def _admit(self, connection: HTTPConnection) -> Shown | None:
         """Who asks; None for whoever asks for what is open to all. Raises Refused, OperationalError."""
-        asks = await run_in_threadpool(self._accounts.asks)
+        asks = self._accounts.known_to_ask() or await run_in_threadpool(self._accounts.asks)
         method, path = method_of(connection), route_path(connection)
         allowed = (*self._settings.allowed_hosts, self._settings.host)
         if (not asks or self._settings.allowed_hosts) and not is_known_host(connection.headers, allowed):
@@ -150,13 +150,17 @@ class Guard:
         if scheme.lower() == "bearer":
             return await self._bearer(connection, text.strip())
         cookie = connection.cookies.get(COOKIE, "")
-        identity = await run_in_threadpool(self._accounts.of_cookie, cookie) if cookie else None
+        identity = self._accounts.remembered(SESSION, cookie) if cookie else None
+        if cookie and identity is None:
+            identity = await run_in_threadpool(self._accounts.of_cookie, cookie)
         return None if identity is None else Shown(identity, SESSION, cookie)
 
     async def _bearer(self, connection: HTTPConnection, text: str) -> Shown:
         address = connection.client.host if connection.client else ""
         waits = self._guesses.wait(address)
-        identity = None if waits.wait else await run_in_threadpool(self._accounts.of_token, text)
+        identity = None if waits.wait else self._accounts.remembered(TOKEN, text)
+        if identity is None and not waits.wait:
+            identity = await run_in_threadpool(self._accounts.of_token, text)
         if identity is not None:
             return Shown(identity, TOKEN, text)
         if waits.wait:
@@ -277,6 +281,8 @@ class _WhileHeld:
                 raise
 
     async def _held(self) -> bool:
+        if self._accounts.remembered(self._shown.kind, self._shown.text) is not None:
+            return True
         return await run_in_threadpool(self._accounts.holds, self._shown.kind, self._shown.text)
 
 

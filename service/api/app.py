@@ -31,6 +31,7 @@ from service.api import (
 from service.api.bodies import BodyLimits
 from service.api.conditional import Conditional
 from service.api.context import Context, own_version
+from service.api.deadlines import Deadlines
 from service.api.idempotency import Idempotency
 from service.catalog import Catalog
 from service.dashboard.mounting import mount_page
@@ -78,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
         # The first sees a request first.
         middleware=[
             Middleware(HttpMetrics, registry=registry),
+            Middleware(Deadlines, settings=settings),
             Middleware(Proxies, trusted=settings.trusted_proxies),
             Middleware(Guard, settings=settings, store=store, accounts=accounts, guesses=guesses),
             Middleware(BodyLimits, max_bytes=round(settings.max_body_mb * 1e6)),

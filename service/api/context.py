@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -22,6 +24,8 @@ class Context:
     settings: Settings
     store: Store
     catalog: Catalog
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set when the server is told to stop: what would go on for ever ends then."""
 
 
 def _context(request: Request) -> Context:
@@ -56,6 +60,7 @@ ToChange = Annotated[Store, Depends(_to_change)]
 """The store, for a change to a job. It raises Stale if the job is not what If-Match says."""
 
 
+@cache
 def own_version() -> str:
     """The installed version of autombw."""
     try:

@@ -43,9 +43,12 @@ async def events(
         Header(ge=0, le=MAX_ID, description="Go on after this event; a browser sends it when it reconnects."),
     ] = 0,
 ) -> AsyncIterable[ServerSentEvent]:
-    """Every change from the first one, then as they happen; ends when the job is done or cancelled."""
+    """Every change from the first one, then as they happen; ends when the job is done or cancelled.
+
+    It also ends when the service stops; whoever asks again with `Last-Event-ID` misses nothing.
+    """
     after = last_event_id
-    while True:
+    while not context.stopping.is_set():
         try:
             # State before events: what comes between the two is sent, and the end is not missed.
             state = (await run_in_threadpool(context.store.job, job_id)).state

@@ -42,6 +42,7 @@ from service.jobs import JobRequest
 from service.nodes import nodes_of
 from service.planning import lay_bracket, leaf_names, validate_job
 from service.progress import JobProgress, job_progress
+from service.recent_progress import recent_progress
 from service.settings import Settings
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
@@ -92,20 +93,23 @@ def jobs(
     return [JobView(**job.model_dump()) for job in found]
 
 
-@router.get("/{job_id}", summary="One job and how far it is", responses=responses(404))
+@router.get(
+    "/{job_id}", summary="One job and how far it is", response_model=JobProgress, responses=responses(404)
+)
 def job(
     job_id: str,
     context: Ctx,
-    response: Response,
     if_none_match: Annotated[str | None, Header(description="ETag of the job as it is known.")] = None,
-) -> JobProgress:
+) -> Response:
     """State, trials, best score, gain over the baselines, pace and the time left."""
     # Read before the job: what comes between the two is told again, and nothing is missed.
-    etag = job_etag(context.store.last_event_id(job_id))
+    event_id = context.store.last_event_id(job_id)
+    etag = job_etag(event_id)
     if matches(if_none_match, etag):
         raise HTTPException(304, headers={"ETag": etag})
-    response.headers.update({"ETag": etag, "Cache-Control": "no-cache"})
-    return job_progress(context.store, job_id)
+    known = recent_progress(context.store, job_id, event_id)
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    return Response(known.json, media_type="application/json", headers=headers)
 
 
 @router.get("/{job_id}/log", summary="What happened in a job", responses=responses(404))

@@ -15,6 +15,7 @@ from service.cli.output import AsJson, console, print_json
 from service.cli.plan import DryRun, show_plan
 from service.cli.setup import Config
 from service.cli.stopping import UntilGain, with_stop_rule
+from service.cli.worker_processes import WorkerProcesses, run_until_told
 from service.jobfile import read_job_file
 from service.logs import configure_logging
 from service.settings import Settings, load_settings
@@ -108,14 +109,23 @@ def run(
 
 def worker(
     config: Config = None,
+    count: Annotated[
+        int,
+        typer.Option(
+            min=1, help="How many, each in a process of its own; with several GPUs each takes the next one."
+        ),
+    ] = 1,
     parent: Annotated[int | None, typer.Option(hidden=True, help="Stop when this process is gone.")] = None,
 ) -> None:
-    """Run a worker alone, beside a service that shares its database."""
+    """Run a worker alone, or several, beside a service that shares its database."""
     from service.db.store import Store
     from service.worker import Worker, stop_on_signals
 
     settings = load_settings(config)
     configure_logging(settings)
+    if count > 1:
+        run_until_told(WorkerProcesses(config, settings, count))
+        return
     store = Store(settings.database_url)
     working = Worker(settings, store, parent=parent)
     stop_on_signals(working.stop)

@@ -20,6 +20,7 @@ from service.jobfile import read_job_file
 
 def submit(
     file: Annotated[Path, typer.Argument(help="A job file, YAML or JSON.")],
+    *,
     url: Url = None,
     token: Token = None,
     as_json: AsJson = False,

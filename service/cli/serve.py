@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
-from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scoring.errors import InputError
 from service.cli.setup import Config
+from service.cli.worker_processes import WorkerProcesses
 from service.logs import configure_logging
 from service.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from service.db.store import Store
-
-log = logging.getLogger(__name__)
-RESTART_SECONDS = 1.0
-STOP_SECONDS = 12.0
 
 
 def serve(
@@ -41,79 +32,28 @@ def serve(
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = load_settings(config, **given)
     configure_logging(settings)
+    # uvicorn puts handlers of its own in their place, and raises the signal again once it has shut down.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     listener = _listen(settings)
     from service.api.app import create_app
     from service.api.serving import server_of
 
     app = create_app(settings)
     check_bind(settings, app.state.context.store)
-    server = server_of(app)
+    processes = WorkerProcesses(config, settings, workers)
+    server = server_of(app, processes.tell_to_stop)
     shown_host, shown_port = listener.getsockname()[:2]
     typer.echo(f"autombw listens on http://{shown_host}:{shown_port} (data in {settings.data_dir})")
-    children = [WorkerProcess(config, device_of(settings, number)) for number in range(workers)]
-    # uvicorn raises the signal again once it has shut down; by default that would skip the worker's end.
-    signal.signal(signal.SIGTERM, _leave)
     try:
         server.run(sockets=[listener])
     finally:
-        for child in children:
-            child.tell_to_stop()
-        for child in children:
-            child.wait()
+        processes.tell_to_stop()
+        processes.wait()
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
-
-
-class WorkerProcess:
-    """A worker in a process of its own, started again whenever it ends by itself."""
-
-    def __init__(self, config: Path | None, device: str) -> None:
-        self._environment = os.environ | {"AUTOMBW_DEVICE": device}
-        self._command = [sys.executable, "-m", "service.cli", "worker", "--parent", str(os.getpid())]
-        self._command += ["--settings", str(config)] if config else []
-        self._stopping = threading.Event()
-        self._process = self._start()
-        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
-        self._thread.start()
-
-    def tell_to_stop(self) -> None:
-        """Ask it to hand its node back and end."""
-        self._stopping.set()
-        self._process.terminate()
-
-    def wait(self) -> None:
-        """Wait until it has ended; it is killed when it does not."""
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._thread.join()
-
-    def _start(self) -> subprocess.Popen[Any]:
-        # A session of its own: Ctrl-C reaches the worker through `stop`, once.
-        return subprocess.Popen(
-            self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-
-    def _watch(self) -> None:
-        while not self._stopping.is_set():
-            code = self._process.wait()
-            if self._stopping.wait(RESTART_SECONDS):
-                return
-            log.error("the worker ended with %d; starting another", code)
-            self._process = self._start()
-
-
-def device_of(settings: Settings, number: int) -> str:
-    """The device of a worker: the configured one, or with `auto` and several GPUs one after the other."""
-    import torch
-
-    if settings.device != "auto" or torch.cuda.device_count() < 2:
-        return settings.device
-    return f"cuda:{number % torch.cuda.device_count()}"
 
 
 def check_bind(settings: Settings, store: Store) -> None:

@@ -16,8 +16,8 @@ UntilGain = Annotated[
     typer.Option(
         OPTION,
         metavar="SCORE",
-        help="Stop a search when going on is expected to gain less than so much score per hour of the device; "
-        "search.until_gain_per_hour of the job file is replaced.",
+        help="Stop a search when going on is expected to gain less than so much score per hour of the "
+        "device; search.until_gain_per_hour of the job file is replaced.",
     ),
 ]
 

@@ -74,7 +74,7 @@ class Compare:
         old_best = self._view.best.number if self._view and self._view.best else None
         self._view = view
         heldout = self._phase.value == "heldout"
-        offered = choices(view, heldout=heldout)
+        offered = choices(view, heldout=heldout, also=self._keys.value)
         chosen = [key for key in self._keys.value if key in offered]
         wanted = [key for key in ("a", "b", "uniform", "best") if key in offered]
         if first or not chosen or (len(chosen) < 4 and all(key in wanted for key in chosen)):
@@ -87,8 +87,10 @@ class Compare:
 
     def look_at(self, key: str) -> None:
         """Add a trial to those that are shown."""
-        if key not in self._keys.value:
-            self._keys.set_value([*self._keys.value, key][-BESIDE:])
+        if key not in self._keys.value and self._view is not None:
+            keys = [*self._keys.value, key][-BESIDE:]
+            heldout = self._phase.value == "heldout"
+            self._keys.set_options(choices(self._view, heldout=heldout, also=keys), value=keys)
 
     async def _load(self) -> None:
         if self._busy:

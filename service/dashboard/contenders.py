@@ -18,6 +18,9 @@ _HELDOUT = {
     TrialKind.HELDOUT_WINNER: "best",
 }
 _SEARCH = ("a", "b", "uniform")
+OFFERED = 100
+"""So many of the best trials are offered: every browser gets the list anew with every trial. Any other is
+found in the table of trials."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,11 @@ def probes_of(view: NodeView, *, heldout: bool) -> Sequence[Probe]:
     return view.plan.heldout if heldout else view.plan.probes
 
 
-def choices(view: NodeView, *, heldout: bool) -> dict[str, str]:
-    """Key -> label of everything that can be looked at now, the best trials first after the baselines."""
+def choices(view: NodeView, *, heldout: bool, also: Sequence[str] = ()) -> dict[str, str]:
+    """Key -> label of what is offered to be looked at now, the best trials first after the baselines.
+
+    also: keys of trials that are chosen already, however good they are.
+    """
     names = _names(view)
     if heldout:
         present = {_HELDOUT[t.kind] for t in _heldout(view)}
@@ -46,7 +52,9 @@ def choices(view: NodeView, *, heldout: bool) -> dict[str, str]:
     if view.best:
         found["best"] = names["best"]
     others = {
-        str(t.number): f"trial {t.number}" for t in view.ranked[1:] if view.progress.b is None or t.number > 2
+        str(t.number): f"trial {t.number}"
+        for t in (*view.ranked[1:OFFERED], *(t for t in view.ranked[OFFERED:] if str(t.number) in also))
+        if view.progress.b is None or t.number > 2
     }
     return {**found, **others}
 
@@ -63,7 +71,7 @@ def trial_of(view: NodeView, key: str, *, heldout: bool) -> TrialRecord | None:
 
 def load(store: Store, view: NodeView, keys: Sequence[str], *, heldout: bool) -> list[Contender]:
     """These trials with their images, as far as they are there."""
-    labels = choices(view, heldout=heldout)
+    labels = choices(view, heldout=heldout, also=keys)
     found = [(key, trial_of(view, key, heldout=heldout)) for key in keys]
     return [
         Contender(

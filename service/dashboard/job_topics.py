@@ -8,7 +8,8 @@ from service.dashboard.snapshot import Topic
 from service.db.records import NodeRecord
 from service.db.states import NODE_FINAL, NodeState
 from service.db.store import Store
-from service.progress import JobProgress, job_progress
+from service.progress import JobProgress
+from service.recent_progress import recent_progress
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class JobLines:
 
 def job_line(store: Store, job_id: str) -> JobLine:
     """One job as the list shows it. Raises NotFound."""
-    progress = job_progress(store, job_id)
+    progress = recent_progress(store, job_id).progress
     worked = sum(store.worked_seconds(job_id).values())
     line = JobLine(progress, worked, None)
     ended, planned = line.trials

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,13 +20,33 @@ TOP = 10
 """How many of the best trials stand behind the best."""
 BASELINES = {"a": "A", "b": "B", "uniform": "uniform"}
 STAGES = ("propose", "merge", "render", "score", "store")
+POINTS = 600
+"""So many trials a chart draws at most, thinned evenly: more are no more to be seen, and every browser gets
+them anew with every trial. Series are tuples: NiceGUI watches every list of a chart for changes, which for
+thousands of points takes longer than all else."""
+Point = TypeVar("Point")
+
+
+def thinned(points: Sequence[Point]) -> tuple[tuple[Point, ...], int]:
+    """(At most POINTS of these, evenly spaced and with the last; of how many each stands for one).
+
+    Spacings double, so that what is drawn does not jump about with every trial.
+    """
+    step = 1
+    while len(points) > step * POINTS:
+        step *= 2
+    kept = tuple(points[::step])
+    return (kept if (len(points) - 1) % step == 0 or not points else (*kept, points[-1])), step
 
 
 def progress_chart(view: NodeView, palette: Palette, *, by_renders: bool) -> Options:
     """Every trial's score, the best so far as a line, what has to be beaten as lines across."""
     x = view.renders_by_then if by_renders else [trial.number for trial in view.searched]
     points = [(at, trial) for at, trial in zip(x, view.searched, strict=True) if trial.score is not None]
-    best = list(accumulate((trial.score or 0.0 for _, trial in points), max))
+    highest = accumulate((trial.score or 0.0 for _, trial in points), max)
+    best = [(at, score) for (at, _), score in zip(points, highest, strict=True)]
+    shown, each = thinned([(at, trial.score) for at, trial in points])
+    every = "trial" if each == 1 else f"one of {each} trials"
     colours = {"a": palette.a, "b": palette.b, "uniform": palette.uniform}
     lines = [
         _across(f"{BASELINES[name]} {number(score)}", score, colours[name])
@@ -41,7 +61,7 @@ def progress_chart(view: NodeView, palette: Palette, *, by_renders: bool) -> Opt
         lines.append(_across(f"held-out {number(heldout)}", heldout, palette.good, "dotted"))
         low, high = min(low, heldout), max(high, heldout)
     room = 0.06 * (high - low) or 0.01
-    warned = [[at, trial.score] for at, trial in points if trial.warnings]
+    warned, _ = thinned([(at, trial.score) for at, trial in points if trial.warnings])
     return {
         "grid": {"left": 8, "right": 96, "top": 36, "bottom": 26, "containLabel": True},
         "tooltip": tooltip(palette),
@@ -56,18 +76,17 @@ def progress_chart(view: NodeView, palette: Palette, *, by_renders: bool) -> Opt
         ),
         "series": [
             {
-                "name": "trial",
+                "name": every,
                 "type": "scatter",
-                "data": [[at, trial.score] for at, trial in points],
+                "data": shown,
                 "symbolSize": 6,
-                "large": len(points) > 2000,
                 "itemStyle": {"color": palette.soft, "opacity": 0.55},
             },
             {
                 "name": "best so far",
                 "type": "line",
                 "step": "end",
-                "data": [[at, score] for (at, _), score in zip(points, best, strict=True)],
+                "data": _steps(best),
                 "symbol": "none",
                 "lineStyle": {"width": 2.5, "color": palette.accent},
                 "itemStyle": {"color": palette.accent},
@@ -88,10 +107,14 @@ def progress_chart(view: NodeView, palette: Palette, *, by_renders: bool) -> Opt
                 "itemStyle": {"color": palette.bad},
             },
         ],
-        "legend": legend(
-            palette, data=["trial", "best so far", *(["warned by the watch"] if warned else [])]
-        ),
+        "legend": legend(palette, data=[every, "best so far", *(["warned by the watch"] if warned else [])]),
     }
+
+
+def _steps(line: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    """The points of a line of steps at which it rises, and its last."""
+    rises = [now for before, now in pairwise(line) if now[1] != before[1]]
+    return tuple(dict.fromkeys([*line[:1], *rises, *line[-1:]]))
 
 
 def _across(label: str, value: float, colour: str, kind: str = "dashed") -> dict[str, Any]:
@@ -300,11 +323,11 @@ def heat_chart(
 
 def timing_chart(view: NodeView, palette: Palette) -> Options:
     """Seconds of every stage of the trials, stacked."""
-    trials = [trial for trial in view.searched if trial.timings]
+    trials, _ = thinned([trial for trial in view.searched if trial.timings])
     return {
         "tooltip": tooltip(palette),
         "grid": {"left": 8, "right": 16, "top": 34, "bottom": 26, "containLabel": True},
-        "xAxis": axis(palette, "category", name="trial", data=[trial.number for trial in trials]),
+        "xAxis": axis(palette, "category", name="trial", data=tuple(trial.number for trial in trials)),
         "yAxis": axis(palette, axisLabel={"color": palette.soft, "fontSize": 11, "formatter": "{value} s"}),
         "series": [
             {
@@ -314,7 +337,7 @@ def timing_chart(view: NodeView, palette: Palette) -> Options:
                 "symbol": "none",
                 "lineStyle": {"width": 0},
                 "areaStyle": {"opacity": 0.75},
-                "data": [round((trial.timings or {}).get(stage, 0.0), 4) for trial in trials],
+                "data": tuple(round((trial.timings or {}).get(stage, 0.0), 4) for trial in trials),
             }
             for stage in STAGES
         ],
@@ -338,7 +361,7 @@ def timing_words(view: NodeView) -> str:
 def scorer_chart(view: NodeView, scorer: str, palette: Palette) -> Options:
     """The raw number of one scorer over the trials."""
     points = [(t.number, (t.means or {}).get(scorer), bool(t.warnings)) for t in view.done]
-    known = [(at, value, warned) for at, value, warned in points if value is not None]
+    known, _ = thinned([(at, value, warned) for at, value, warned in points if value is not None])
     watches = scorer in view.progress.watched
     return {
         "legend": {"show": False},
@@ -351,10 +374,10 @@ def scorer_chart(view: NodeView, scorer: str, palette: Palette) -> Options:
                 "name": scorer,
                 "type": "scatter",
                 "symbolSize": 6,
-                "data": [
-                    {"value": [at, value], "itemStyle": {"color": palette.bad}} if warned else [at, value]
+                "data": tuple(
+                    {"value": (at, value), "itemStyle": {"color": palette.bad}} if warned else (at, value)
                     for at, value, warned in known
-                ],
+                ),
                 "itemStyle": {"color": palette.uniform if watches else palette.accent, "opacity": 0.8},
                 "markLine": {
                     "symbol": "none",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from nicegui import ui
 
 from optimizer.going_on import FEWEST
-from service.dashboard.charts import Chart
+from service.dashboard.charts import Chart, Options
 from service.dashboard.compare import Compare
 from service.dashboard.job_figures import Bar
 from service.dashboard.layout import frame, panel, set_state, stat, state_badge
@@ -24,6 +25,7 @@ from service.dashboard.node_charts import (
 )
 from service.dashboard.node_topics import NodeView, node_topic
 from service.dashboard.texts import duration, number, signed
+from service.dashboard.theme import Palette
 from service.dashboard.trial_table import TrialTable
 from service.db.records import TrialRecord
 from service.db.states import NodeKind
@@ -149,7 +151,8 @@ class NodePanels:
 
         def show(now: NodeView) -> None:
             latest[:] = [now]
-            chart.show(lambda palette: progress_chart(now, palette, by_renders=by.value == "renders"))
+            by_renders = by.value == "renders"
+            chart.show(partial(_drawn, now, "progress", progress_chart, by_renders=by_renders))
 
         by.on_value_change(lambda _: show(latest[0]) if latest else None)
         self._parts.append(show)
@@ -182,7 +185,7 @@ class NodePanels:
                 if top
                 else "The first weights come with the first trial."
             )
-            chart.show(lambda palette: u_chart([trial.weights for trial in top], palette))
+            chart.show(partial(_drawn, now, "u", _best_as_u))
 
         self._parts.append(show)
 
@@ -205,7 +208,7 @@ class NodePanels:
                 "Score change where one block alone goes from A to B: above 0 B is better. Ridge regression "
                 f"of the score on the block weights, {found.trials} trials; {trust}."
             )
-            chart.show(lambda palette: importance_chart(now, palette))
+            chart.show(partial(_drawn, now, "importance", importance_chart))
 
         self._parts.append(show)
 
@@ -223,7 +226,7 @@ class NodePanels:
                             "small strong"
                         )
                         charts[name] = Chart(f"{name} over the trials", height="10rem")
-                charts[name].show(partial(scorer_chart, now, name))
+                charts[name].show(partial(_drawn, now, "scorer", scorer_chart, scorer=name))
 
         self._parts.append(show)
 
@@ -233,7 +236,7 @@ class NodePanels:
 
         def show(now: NodeView) -> None:
             note.set_text(timing_words(now))
-            chart.show(lambda palette: timing_chart(now, palette))
+            chart.show(partial(_drawn, now, "timing", timing_chart))
 
         self._parts.append(show)
 
@@ -251,6 +254,16 @@ def _more(node: NodeProgress) -> str:
     sure = "" if node.confidence is None else f"Winner: {node.confidence.text}. "
     worth = f"not known before {FEWEST} scored proposals" if node.going_on is None else node.going_on.text
     return f"{sure}Going on: {worth}."
+
+
+def _best_as_u(view: NodeView, palette: Palette) -> Options:
+    return u_chart([trial.weights for trial in view.ranked[:TOP]], palette)
+
+
+def _drawn(view: NodeView, name: str, draw: Callable[..., Options], palette: Palette, **how: Any) -> Options:
+    """A chart of a view, drawn once for all browsers of one palette."""
+    key = (name, palette, *how.values())
+    return view.once(key, lambda: draw(view, palette=palette, **how))
 
 
 def _scores(node: NodeProgress) -> None:

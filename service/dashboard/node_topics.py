@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, takewhile
+from typing import Any, TypeVar
 
 from optimizer.blocks import BLOCKS, SDXL_BLOCKS, BlockWeights
 from optimizer.elements import in_order
 from optimizer.importance import Importance, block_importance
 from optimizer.search import ToldTrial
+from scoring.scorers.cards import is_voted
 from service.dashboard.snapshot import Topic
 from service.db.records import NodeRecord, TrialRecord
-from service.db.states import TrialKind, TrialState
+from service.db.states import TRIAL_ENDED, TrialKind, TrialState
 from service.db.store import Store
 from service.errors import NotFound
 from service.jobs import NodePlan
-from service.progress import JobProgress, NodeProgress, job_progress
+from service.progress import JobProgress, NodeProgress
+from service.recent_progress import recent_progress
 
 ENDED = (TrialState.DONE, TrialState.FAILED)
+GROWN = 1.01
+"""Which blocks matter is asked again when there are so many times the trials."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,14 @@ class NodeView:
     trials: Sequence[TrialRecord]
     failed_renders: dict[int, int]
     importance: Importance | None
+    made: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What is made of this view the same for all browsers: made for the first of them alone."""
+        if key not in self.made:
+            self.made[key] = make()
+        found: T = self.made[key]
+        return found
 
     @cached_property
     def searched(self) -> list[TrialRecord]:
@@ -76,28 +90,60 @@ def blocks_in_order(weights: BlockWeights) -> list[str]:
 
 def node_topic(job_id: str, name: str) -> Topic[NodeView]:
     """One node of a job, by its name."""
-    return Topic(("node", job_id, name), lambda store: _read(store, job_id, name), job_id=job_id)
+    return Topic(("node", job_id, name), NodeReader(job_id, name), job_id=job_id)
 
 
-def _read(store: Store, job_id: str, name: str) -> NodeView:
-    job = job_progress(store, job_id)
-    progress = next((node for node in job.nodes if node.name == name), None)
-    if progress is None:
-        names = ", ".join(node.name for node in job.nodes)
-        raise NotFound(f"job {job.name} has no node {name!r}; its nodes are {names}")
-    node = next(node for node in store.nodes(job_id) if node.name == name)
-    trials = store.trials(node.id)
-    told = [
-        ToldTrial(t.number, t.weights, t.score)
-        for t in trials
-        if t.kind is TrialKind.SEARCH and t.state is TrialState.DONE
-    ]
-    return NodeView(
-        job=job,
-        node=node,
-        progress=progress,
-        plan=NodePlan.model_validate(node.plan),
-        trials=trials,
-        failed_renders=store.renders_of_failed(node.id),
-        importance=block_importance(told),
-    )
+class NodeReader:
+    """Reads one node; of its trials only those that may have changed since the last time."""
+
+    def __init__(self, job_id: str, name: str) -> None:
+        self._job_id, self._name = job_id, name
+        self._settled: list[TrialRecord] = []
+        self._fitted: tuple[int, Importance | None] = (0, None)
+
+    def __call__(self, store: Store) -> NodeView:
+        """Raises NotFound."""
+        job = recent_progress(store, self._job_id).progress
+        progress = next((node for node in job.nodes if node.name == self._name), None)
+        if progress is None:
+            names = ", ".join(node.name for node in job.nodes)
+            raise NotFound(f"job {job.name} has no node {self._name!r}; its nodes are {names}")
+        node = next(node for node in store.nodes(self._job_id) if node.name == self._name)
+        plan = NodePlan.model_validate(node.plan)
+        trials = self._trials(store, node, plan)
+        return NodeView(
+            job=job,
+            node=node,
+            progress=progress,
+            plan=plan,
+            trials=trials,
+            failed_renders=store.renders_of_failed(node.id),
+            importance=self._importance(trials),
+        )
+
+    def _trials(self, store: Store, node: NodeRecord, plan: NodePlan) -> list[TrialRecord]:
+        """All trials by number. Those of the search that ended, up to the first that has not, stay as they
+        are; but where people judge every count of their votes writes scores anew."""
+        if any(is_voted(spec.scorer) for spec in plan.scorers):
+            return store.trials(node.id)
+        after = self._settled[-1].number if self._settled else -1
+        new = store.trials(node.id, kinds=[TrialKind.SEARCH], after=after)
+        others = store.trials(node.id, kinds=[kind for kind in TrialKind if kind is not TrialKind.SEARCH])
+        settled = list(takewhile(lambda trial: trial.state in TRIAL_ENDED, new))
+        searched = self._settled + new
+        self._settled = self._settled + settled
+        return (
+            sorted([*searched, *others], key=lambda trial: (trial.number, trial.id)) if others else searched
+        )
+
+    def _importance(self, trials: Sequence[TrialRecord]) -> Importance | None:
+        told = [
+            ToldTrial(t.number, t.weights, t.score)
+            for t in trials
+            if t.kind is TrialKind.SEARCH and t.state is TrialState.DONE
+        ]
+        fitted, importance = self._fitted
+        if not fitted <= len(told) < fitted * GROWN or importance is None:
+            importance = block_importance(told)
+            self._fitted = len(told), importance
+        return importance

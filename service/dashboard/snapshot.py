@@ -22,6 +22,9 @@ POLL_SECONDS = 0.3
 REST, LONGEST_REST = 9.0, 0.6
 """A topic that took t seconds to read is left alone for REST · t, but for no longer than LONGEST_REST
 seconds: the page costs a tenth of a core at most, unless that made it late."""
+REST_OF_TELLING = 3.0
+"""The same for the seconds that it took to tell all browsers, but without an end: nothing else is answered by
+this process meanwhile, so telling has a quarter of its time at most."""
 TROUBLE_SECONDS = 2.0
 KEPT_SECONDS = 30.0
 """For so long what nobody watches is kept, for who comes back."""
@@ -172,8 +175,11 @@ class Snapshot:
         entry.rests_until = entry.read_at + min(LONGEST_REST, REST * (entry.read_at - began))
         if reading != entry.reading:
             entry.reading = reading
+            telling = 0.0
             for show in list(entry.watchers):
-                _tell(show, reading)
+                telling += await _tell_between(entry, show, reading)
+            rest = max(entry.rests_until - entry.read_at, REST_OF_TELLING * telling)
+            entry.rests_until = time.monotonic() + rest
 
     def _tell_trouble(self, words: str) -> None:
         for entry in self._entries.values():
@@ -182,6 +188,17 @@ class Snapshot:
                 entry.reading, entry.stale = reading, True
                 for show in list(entry.watchers):
                     _tell(show, reading)
+
+
+async def _tell_between(entry: _Entry, show: Show[T], reading: Reading[T]) -> float:
+    """Tell one of many, and let others have their turn; the seconds that it took."""
+    if show not in entry.watchers:  # left while others were told
+        return 0.0
+    began = time.perf_counter()
+    _tell(show, reading)
+    took = time.perf_counter() - began
+    await asyncio.sleep(0)
+    return took
 
 
 def _tell(show: Show[T], reading: Reading[T]) -> None:

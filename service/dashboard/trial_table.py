@@ -61,7 +61,9 @@ class TrialTable:
     def _show(self) -> None:
         if self._view is None:
             return
-        rows = [_row(trial) for trial in self._view.searched if self._matches(trial)]
+        view = self._view
+        all_rows = view.once("rows", lambda: [_row(trial) for trial in view.searched])
+        rows = [row for row, t in zip(all_rows, view.searched, strict=True) if self._matches(t)]
         pages = self._table.pagination
         key = pages.get("sortBy") or "number"
         there = [row for row in rows if row.get(key) is not None]
@@ -76,6 +78,8 @@ class TrialTable:
 
     def _matches(self, trial: TrialRecord) -> bool:
         which, wanted = self._which.value, str(self._search.value or "").strip().lower()
+        if which == "all" and not wanted:
+            return True
         if which == "warned" and not trial.warnings:
             return False
         if which in ("done", "failed") and trial.state != which:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 
 from service.db.database import Database
-from service.db.models import Job, Node, Render, Trial
+from service.db.models import Event, Job, Node, Render, Trial
 from service.db.records import GalleryRender
 from service.db.states import RenderState, TrialKind
+
+SIZES_KEPT = 200
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Wanted:
 
 class GalleryStore(Database):
     """The storage contract of the gallery: newest trials first, in each the probes in their order."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._sizes: dict[Wanted, tuple[int, int]] = {}
 
     def gallery(self, wanted: Wanted, *, after: Place | None, limit: int) -> list[GalleryRender]:
         """A page of renders whose images are kept, behind `after`; shorter than `limit` at the end.
@@ -65,9 +71,24 @@ class GalleryStore(Database):
             return [GalleryRender.model_validate(dict(zip(names, row, strict=True))) for row in rows]
 
     def gallery_size(self, wanted: Wanted) -> int:
-        """How many renders are wanted in all."""
+        """How many renders are wanted in all; counted once for each event, of whichever job."""
+        wanted = replace(wanted, kinds=tuple(wanted.kinds))
         with self._read() as session:
-            return session.scalar(_wanted(wanted, func.count())) or 0
+            newest = session.scalar(select(func.max(Event.id))) or 0
+            counted = self._sizes.get(wanted)
+            if counted is None or counted[0] != newest:
+                counted = (newest, session.scalar(_counted(wanted)) or 0)
+                if len(self._sizes) >= SIZES_KEPT:
+                    self._sizes.clear()
+                self._sizes[wanted] = counted
+        return counted[1]
+
+
+def _counted(wanted: Wanted) -> Select[Any]:
+    if wanted == Wanted():
+        # The same without what every render has: a trial, a node, a job.
+        return select(func.count()).select_from(Render).where(Render.state == RenderState.STORED)
+    return _wanted(wanted, func.count())
 
 
 def _wanted(wanted: Wanted, *columns: Any) -> Select[Any]:

@@ -30,6 +30,10 @@ NOTHING_SEEN = Looks()
 class TrialStore(Database):
     """The storage contract of what a node's trials produce."""
 
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._render_totals: dict[int, tuple[int, int, float]] = {}
+
     def open_trial(
         self,
         lease: Lease,
@@ -149,8 +153,32 @@ class TrialStore(Database):
         with self._read() as session:
             return session.execute(wanted).scalar_one_or_none()
 
-    def render_totals(self, node_id: int, after: int = -1) -> tuple[int, float]:
-        """(number of renders, seconds they took) over all trials of a node after number `after`."""
+    def render_totals(self, node_id: int) -> tuple[int, float]:
+        """(number of renders, seconds they took) over all trials of a node.
+
+        Trials that have ended get no more renders, and those of a node get their ids in the order of their
+        commits (`service.db.database.job_of`): all up to the first that goes on are counted once.
+        """
+        first, count, seconds = self._render_totals.get(node_id, (0, 0, 0.0))
+        each = (
+            select(Trial.id, Trial.state, func.count(Render.id), func.coalesce(func.sum(Render.seconds), 0.0))
+            .outerjoin(Render, Render.trial_id == Trial.id)
+            .where(Trial.node_id == node_id, Trial.id > first)
+            .group_by(Trial.id, Trial.state)
+            .order_by(Trial.id)
+        )
+        with self._read() as session:
+            rows = session.execute(each).all()
+        settled = True
+        for trial_id, state, more, longer in rows:
+            count, seconds = count + more, seconds + float(longer)
+            settled &= state in TRIAL_ENDED
+            if settled:
+                self._render_totals[node_id] = (trial_id, count, seconds)
+        return count, seconds
+
+    def late_render_totals(self, node_id: int, after: int) -> tuple[int, float]:
+        """The same over the trials after number `after`."""
         wanted = (
             select(func.count(), func.coalesce(func.sum(Render.seconds), 0.0))
             .join(Trial, Trial.id == Render.trial_id)

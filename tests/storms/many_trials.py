@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -66,8 +67,11 @@ def measure(site: Site, trials: int) -> Figures:
     )
 
 
-def fill(site: Site, job_id: str, trials: int) -> None:
-    """Give the first node of a job so many finished search trials, with renders, scores and events."""
+def fill(site: Site, job_id: str, trials: int, images: Sequence[str] = ()) -> None:
+    """Give the first node of a job so many finished search trials, with renders, scores and events.
+
+    images: hashes that the renders have in turn; made up, with nothing behind them, where none are given.
+    """
     node = site.node(job_id)
     probes = len(node.plan["probes"])
     blocks = blocks_of("emoji")
@@ -90,6 +94,7 @@ def fill(site: Site, job_id: str, trials: int) -> None:
                 "state": TrialState.DONE,
                 "weights": weights,
                 "score": score,
+                "means": {"clip": score},
                 "seconds": 0.1,
                 "timings": {"propose": 0.01, "merge": 0.01, "render": 0.07, "score": 0.01, "store": 0.02},
                 "created_at": now,
@@ -106,7 +111,7 @@ def fill(site: Site, job_id: str, trials: int) -> None:
                     "id": render_id,
                     "trial_id": trial_id,
                     "probe": probe,
-                    "sha256": f"{render_id:064x}",
+                    "sha256": images[render_id % len(images)] if images else f"{render_id:064x}",
                     "seconds": 0.05,
                     "created_at": now,
                 }

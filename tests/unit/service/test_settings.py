@@ -65,3 +65,28 @@ def test_batches_are_larger_on_cuda_unless_told(tmp_path: Path) -> None:
         for device in ("cpu", "mps", "cuda:1")
     ]
     assert found == [16, 16, 64, 48, 48, 48]
+
+
+def test_a_password_comes_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("a@b:c/%\n")
+    settings = load_settings(database_url="postgresql://autombw@db:5432/autombw", database_password_file=file)
+    assert settings.database_url == "postgresql://autombw:a%40b%3Ac%2F%25@db:5432/autombw"
+
+
+@pytest.mark.parametrize("url", ["", "postgresql://autombw:secret@db/autombw", "postgresql://db/autombw"])
+def test_a_password_that_has_no_place_is_refused(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("right")
+    with pytest.raises(InputError, match="a user and no password") as refused:
+        load_settings(database_url=url, database_password_file=file)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("text", "complaint"), [(None, "cannot be read"), ("\n", "is empty")])
+def test_a_password_file_that_has_none_is_named(text: str | None, complaint: str, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(InputError, match=f"{file}.* {complaint}"):
+        load_settings(database_url="postgresql://autombw@db/autombw", database_password_file=file)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from optimizer.blocks import BLOCKS
-from service.dashboard.node_charts import heat_chart, progress_chart, u_chart
+from service.dashboard.node_charts import POINTS, heat_chart, progress_chart, thinned, u_chart
 from service.dashboard.theme import DARK, LIGHT
 
 
@@ -29,8 +29,23 @@ def view(scores: list[float | None], **told: float) -> Any:
 def test_the_best_so_far_never_falls_and_failed_trials_have_no_point() -> None:
     shown = progress_chart(view([0.5, None, 0.4, 0.6]), LIGHT, by_renders=True)
     points, best, _warned = shown["series"]
-    assert points["data"] == [[4, 0.5], [12, 0.4], [16, 0.6]]
-    assert best["data"] == [[4, 0.5], [12, 0.5], [16, 0.6]]
+    assert points["data"] == ((4, 0.5), (12, 0.4), (16, 0.6))
+    assert best["data"] == ((4, 0.5), (16, 0.6))
+
+
+def test_thousands_of_trials_are_thinned_and_the_best_is_not() -> None:
+    scores = [0.5] * 5_000
+    scores[1234] = 0.9
+    shown = progress_chart(view(scores), LIGHT, by_renders=False)
+    points, best, _warned = shown["series"]
+    assert points["name"] == "one of 16 trials"
+    assert len(points["data"]) <= POINTS + 1
+    assert points["data"][:2] == ((0, 0.5), (16, 0.5))
+    assert points["data"][-1] == (4_999, 0.5)
+    assert best["data"] == ((0, 0.5), (1234, 0.9), (4_999, 0.9))
+    # What is drawn stays where it is when trials are added.
+    more, _ = thinned(range(5_100))
+    assert set(thinned(range(5_000))[0][:-1]) < set(more)
 
 
 def test_baselines_are_drawn_where_they_are_and_a_far_held_out_score_is_not() -> None:

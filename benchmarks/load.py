@@ -1,0 +1,264 @@
+"""A service under load: people with the page open, programs that read, and a worker beside them.
+
+A job of 100,000 renders is gone on with by a real worker while a real `autombw serve` answers readers at a
+fixed rate and keeps 200 pages up to date, all with tokens. Latencies count from when a request was due. The
+load generator runs on the same cores, and what it takes of them is told.
+Goals: p99 at most 200 ms, no error, trials at most 5 % slower, no growth of the server's memory.
+`python -m benchmarks.load [--minutes 10 | --seconds N] [--clients 200] [--rate 500 ...] [--json FILE]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.loading import pages, readers
+from benchmarks.loading.ceiling import highest_rate
+from benchmarks.loading.pages import PageFigures, Visit
+from benchmarks.loading.readers import ReadFigures, Target
+
+if TYPE_CHECKING:
+    from benchmarks.loading.installation import Installation
+    from benchmarks.loading.watching import Watched
+
+GOAL_P99, GOAL_SLOWER, GOAL_GROWTH = 0.2, 0.05, 1e6
+ALONE_SECONDS = 30.0
+MB = 1e6
+
+
+def measure(
+    folder: Path,
+    *,
+    renders: int,
+    rates: list[float],
+    clients: int,
+    seconds: float,
+    streams: int,
+    alone: float,
+) -> dict[str, Any]:
+    """Load an installation at one rate after the other. alone: seconds for the worker by itself."""
+    # Here, since the processes that make the load import this module too and need no torch.
+    from benchmarks.loading.installation import installation
+    from benchmarks.loading.watching import trials_ended
+
+    with installation(folder, renders) as found:
+        print(f"server {found.api.pid}, worker {found.worker.pid}, {os.cpu_count()} cores", flush=True)
+        found.site.wait(lambda: trials_ended(found) > 2, "the worker's first trials")
+        by_itself = _watched(found, alone)
+        stretches = [_loaded(found, rate, clients, seconds, streams) for rate in rates]
+        # What else the machine does changes: the worker is looked at again.
+        afterwards = _watched(found, alone)
+        tally = by_itself, afterwards
+        return {
+            "renders": renders,
+            "clients": clients,
+            "streams": streams,
+            "seconds": seconds,
+            "highest_rate_of_generator": highest_rate(),
+            "alone": {
+                "trials_per_second": float(np.mean([part.trials_per_second for part in tally])),
+                "cpu_per_trial": float(np.mean([part.cpu_per_trial for part in tally])),
+            },
+            "stretches": stretches,
+        }
+
+
+def _watched(found: Installation, seconds: float) -> Watched:
+    from benchmarks.loading.watching import Watch
+
+    with Watch(found) as watch:
+        time.sleep(seconds)
+    return watch.found
+
+
+def _loaded(found: Installation, rate: float, clients: int, seconds: float, streams: int) -> dict[str, Any]:
+    """One stretch: all pages are open before the reads begin, and until they end."""
+    from benchmarks.loading.watching import Watch
+
+    target = Target(
+        found.url,
+        found.token,
+        found.job_id,
+        found.node,
+        found.hashes,
+        found.last_trial,
+        found.last_event,
+    )
+    node = f"/jobs/{found.job_id}/nodes/{found.node}"
+    visit = Visit(found.url, found.token, ["/", "/", f"/jobs/{found.job_id}", node, "/workers"])
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn) as processes, spawn.Manager() as manager:
+        opened, over = manager.Event(), manager.Event()
+        browsing = processes.submit(pages.watch, visit, clients, opened, over)
+        while not opened.wait(0.5):
+            if browsing.done():
+                browsing.result()
+        with Watch(found) as watch:
+            read = processes.submit(readers.read, target, rate, seconds, streams).result()
+        over.set()
+        browsed = browsing.result()
+    return {
+        "rate": rate,
+        **_of_reads(read),
+        "pages": _of_pages(browsed),
+        "server": {
+            "cpu": watch.found.server_cpu,
+            "memory_mb": [round(sample / MB, 1) for sample in watch.found.memory],
+            "growth_mb_per_minute": watch.found.growth_per_minute() / MB,
+        },
+        "worker": {
+            "cpu": watch.found.worker_cpu,
+            "trials_per_second": watch.found.trials_per_second,
+            "cpu_per_trial": watch.found.cpu_per_trial,
+        },
+    }
+
+
+def _of_reads(read: ReadFigures) -> dict[str, Any]:
+    together = [latency for reads in read.kinds.values() for latency in reads.seconds]
+    kinds = {
+        name: {"reads": len(reads.seconds), "not_modified": reads.not_modified, "errors": reads.errors}
+        | _quantiles(reads.seconds)
+        for name, reads in read.kinds.items()
+    }
+    return {
+        "kinds": kinds,
+        "all": {"reads": len(together), "errors": sum(sum(r.errors.values()) for r in read.kinds.values())}
+        | _quantiles(together),
+        "answered_per_second": len(together) / read.wall,
+        "generator": {"cpu": read.cpu, "late_p99": read.late},
+        "streams": {"events": read.events, "broken": read.streams_broken},
+    }
+
+
+def _quantiles(seconds: list[float]) -> dict[str, float]:
+    if not seconds:
+        return {}
+    values = np.quantile(seconds, (0.5, 0.95, 0.99, 1.0)).tolist()
+    return dict(zip(("p50", "p95", "p99", "max"), values, strict=True))
+
+
+def _of_pages(browsed: PageFigures) -> dict[str, Any]:
+    found = asdict(browsed)
+    return {**found, "opened": _quantiles(browsed.opened)}
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print a table of the reads of every rate, and one of all else."""
+    console = Console()
+    for part in found["stretches"]:
+        table = Table(
+            f"{part['rate']:g} reads/s, ms", "reads", "304", "p50", "p95", "p99", "errors", box=None
+        )
+        for name, row in {**part["kinds"], "all": part["all"]}.items():
+            errors = row["errors"]
+            told = (
+                ", ".join(f"{count} {what}" for what, count in errors.items())
+                if isinstance(errors, dict)
+                else ""
+            )
+            values = [f"{1000 * row[key]:.0f}" if key in row else "" for key in ("p50", "p95", "p99")]
+            table.add_row(
+                name, str(row["reads"]), str(row.get("not_modified", "")), *values, told or str(errors or 0)
+            )
+        console.print(table)
+        console.print(_beside(found, part))
+    print(
+        f"the generator reaches {found['highest_rate_of_generator']:.0f} requests/s against a trivial server"
+    )
+
+
+def _beside(found: dict[str, Any], part: dict[str, Any]) -> Table:
+    server, worker, browsed, alone = part["server"], part["worker"], part["pages"], found["alone"]
+    slower = 1 - worker["trials_per_second"] / alone["trials_per_second"]
+    table = Table(f"beside {part['rate']:g} reads/s", "", "goal", box=None)
+    memory = server["memory_mb"]
+    for name, value, goal in (
+        (
+            "p99 of all reads",
+            f"{1000 * part['all'].get('p99', float('nan')):.0f} ms",
+            f"{1000 * GOAL_P99:.0f} ms",
+        ),
+        ("errors", str(part["all"]["errors"]), "0"),
+        ("answered", f"{part['answered_per_second']:.0f} a second", f"{part['rate']:g}"),
+        (
+            "pages open at the end",
+            f"{browsed['connected']} of {found['clients']}, {browsed['lost']} lost, {browsed['failed'] or 'none'} failed",
+            str(found["clients"]),
+        ),
+        ("messages to the pages", f"{browsed['messages']}, {browsed['bytes'] / MB:.0f} MB", ""),
+        ("a page opens in, median", f"{1000 * browsed['opened'].get('p50', float('nan')):.0f} ms", ""),
+        (
+            "event streams",
+            f"{found['streams']}, {part['streams']['broken']} broken, {part['streams']['events']} events",
+            "0 broken",
+        ),
+        (
+            "trials a second",
+            f"{worker['trials_per_second']:.2f}; alone {alone['trials_per_second']:.2f}: {-slower:+.0%}",
+            f"at most -{GOAL_SLOWER:.0%}",
+        ),
+        ("CPU seconds of a trial", f"{worker['cpu_per_trial']:.3f}; alone {alone['cpu_per_trial']:.3f}", ""),
+        (
+            "server's memory",
+            f"{memory[0]:.0f} to {memory[-1]:.0f} MB, in the second half {server['growth_mb_per_minute']:+.2f} MB a minute",
+            "no growth",
+        ),
+        (
+            "shares of a core",
+            f"server {server['cpu']:.0%}, worker {worker['cpu']:.0%}, readers {part['generator']['cpu']:.0%}, pages {browsed['cpu']:.0%}",
+            "",
+        ),
+        ("the generator's own delay, p99", f"{1000 * part['generator']['late_p99']:.0f} ms", ""),
+    ):
+        table.add_row(name, value, goal)
+    return table
+
+
+def main() -> None:
+    """Print the tables; --json FILE writes the numbers."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of load, at each rate")
+    parser.add_argument("--seconds", type=float, help="the same, for short runs")
+    parser.add_argument(
+        "--alone", type=float, default=ALONE_SECONDS, help="seconds of the worker by itself, twice"
+    )
+    parser.add_argument(
+        "--rate", type=float, nargs="+", default=[500.0], help="reads a second, one after the other"
+    )
+    parser.add_argument("--clients", type=int, default=200, help="pages that are open")
+    parser.add_argument("--streams", type=int, default=10, help="event streams that are followed")
+    parser.add_argument("--renders", type=int, default=100_000, help="of the job")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="autombw-load-") as folder:
+        found = measure(
+            Path(folder),
+            renders=arguments.renders,
+            rates=arguments.rate,
+            clients=arguments.clients,
+            seconds=arguments.seconds or 60 * arguments.minutes,
+            streams=arguments.streams,
+            alone=arguments.alone,
+        )
+    show(found)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
