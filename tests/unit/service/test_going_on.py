@@ -22,7 +22,7 @@ from service.progress import NodeProgress, job_progress
 from service.recipe_of import recipe_scores
 from service.report.page import report_html
 from service.settings import Settings
-from tests.unit.service.searched import finish, queue, run_trial, search_all, settings_in
+from tests.unit.service.searched import finish, queue, run_trial, search_all, settings_in, weights_of
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_nothing_is_worked_out_again_while_nothing_changes(
         run_trial(store, settings, lease, TrialKind.SEARCH, number)
     first = shown(store, job_id).going_on
     assert first is not None
-    store.open_trial(lease, TrialKind.SEARCH, 13, {})
+    store.open_trial(lease, TrialKind.SEARCH, 13, weights_of(13))
     assert shown(store, job_id).going_on == first
     assert len(reads) == 1
     run_trial(store, settings, lease, TrialKind.SEARCH, 13)
