@@ -1,12 +1,13 @@
 """Whether the expected gain of going on is true: what was told at many moments of finished searches, and what
 the next trials really brought.
 
-    python -m benchmarks.going_on --runs FILE ... [--histories DIR] [--ahead 10 20] [--json FILE]
+    python -m benchmarks.going_on --runs FILE ... [--histories DIR] [--kept FILE]
 
 FILE is a runs.jsonl of `benchmarks.search`. It has the scores; the weights are proposed again, as a proposal
-depends on the settings and on what was told alone. Slopes are not in it: a search with slopes is gone through
-only for the family `rough`, whose slopes are known, and needs --histories. The histories of auto-MBW-rt in
-DIR, real searches of real models, are rows of their own.
+depends on the settings and on what was told alone. That takes up to a minute per search; --kept keeps them,
+and whoever changes a sampler begins with a new file. Slopes are not in it: a search with slopes is gone
+through only for the family `rough`, whose slopes are known, and needs --histories. The histories of
+auto-MBW-rt in DIR, real searches of real models, are rows of their own.
 
 A ratio is the mean of what was expected by the mean of what came, in brackets the 90 % bootstrap interval
 over searches; a rank correlation is Spearman's, over all moments. Gains are of observed scores, in standard
@@ -41,7 +42,7 @@ from optimizer.going_on import FEWEST, between, gain_of_more_alike, gains_of_a_p
 from optimizer.search import BASELINES, SamplerName, SearchSettings, ToldTrial, carries_slopes, propose
 
 ANSWERS = ("told", "alike", "process", "between")
-EVERY = 3
+EVERY = 6
 """So many trials lie between two moments."""
 PATIENCE = 25
 """The real histories end 26 to 28 trials after their best, as their search was told."""
@@ -61,13 +62,42 @@ class Searched:
     patience: int | None = None
 
 
-def searches_of(runs: Sequence[Run], histories: Path | None) -> Iterator[Searched]:
+class Kept:
+    """Weights that were proposed again, by objective and arm, in a file where one is given."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._known: dict[str, list[list[float]]] = {}
+        if file is not None and file.exists():
+            self._known = json.loads(file.read_text())
+
+    def get(self, run: Run) -> list[list[float]] | None:
+        """A row of weights per trial, in the order of the run's blocks."""
+        return self._known.get(f"{run.objective} {run.arm}")
+
+    def put(self, run: Run, trials: Sequence[ToldTrial]) -> None:
+        """Keep what was proposed for a run."""
+        self._known[f"{run.objective} {run.arm}"] = [list(trial.weights.values()) for trial in trials]
+        if self._file is not None:
+            self._file.write_text(json.dumps(self._known))
+
+
+def searches_of(runs: Sequence[Run], histories: Path | None, kept: Kept) -> Iterator[Searched]:
     """The runs of our own samplers that can be gone through again."""
     for run in runs:
         family, number = run.objective.split("/")
         if run.arm not in get_args(SamplerName) or (run.slopes and (family != "rough" or not histories)):
             continue
-        trials = _proposed_again(run, int(number), histories)
+        blocks = list(run.best) or BLOCKS
+        rows = kept.get(run)
+        if rows is None:
+            trials = _proposed_again(run, int(number), blocks, histories)
+            kept.put(run, trials)
+        else:
+            trials = [
+                ToldTrial(n, dict(zip(blocks, row, strict=True)), score)
+                for n, (row, score) in enumerate(zip(rows, run.observed, strict=True))
+            ]
         yield Searched(f"{family}, {run.arm}", _sampler(run), trials, len(BASELINES))
 
 
@@ -75,9 +105,9 @@ def _sampler(run: Run) -> SamplerName:
     return next(name for name in get_args(SamplerName) if name == run.arm)
 
 
-def _proposed_again(run: Run, number: int, histories: Path | None) -> list[ToldTrial]:
+def _proposed_again(run: Run, number: int, blocks: Sequence[str], histories: Path | None) -> list[ToldTrial]:
     settings = SearchSettings(sampler=_sampler(run), trials=run.budget, seed=number)
-    blocks, told = list(run.best) or BLOCKS, list[ToldTrial]()
+    told: list[ToldTrial] = []
     for trial, score in enumerate(run.observed):
         weights = propose(settings, blocks, trial, told)
         slopes = None
@@ -152,6 +182,7 @@ def parsed() -> argparse.Namespace:
     add("--runs", type=Path, nargs="+", default=[], metavar="FILE", help="of benchmarks.search")
     add("--histories", type=Path, metavar="DIR", help="of auto-MBW-rt")
     add("--ahead", type=int, nargs="+", default=[10, 20], help="trials that are looked ahead")
+    add("--kept", type=Path, metavar="FILE", help="keeps the weights that were proposed again")
     add("--json", type=Path, metavar="FILE", help="write the figures there")
     return parser.parse_args()
 
@@ -172,7 +203,8 @@ def main() -> None:
     rows: dict[tuple[str, int], list[Array]] = defaultdict(list)
     with threadpool_limits(1):
         real = real_searches(arguments.histories) if arguments.histories else iter(())
-        for searched in (*real, *searches_of(read_runs(arguments.runs), arguments.histories)):
+        runs = searches_of(read_runs(arguments.runs), arguments.histories, Kept(arguments.kept))
+        for searched in (*real, *runs):
             for ahead in arguments.ahead:
                 if len(found := moments(searched, ahead)):
                     rows[searched.row, ahead].append(found)
