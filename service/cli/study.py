@@ -22,7 +22,7 @@ PORT = 8189
 def optuna(
     job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")],
     node: Annotated[
-        str | None, typer.Argument(metavar="[NODE]", help="A merge, by name or position; else the final one.")
+        str | None, typer.Argument(metavar="NODE", help="A merge, by name or position; else the final one.")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this machine; 0: any.")] = PORT,
     config: Config = None,
