@@ -54,6 +54,8 @@ class StudyView:
         table = self._read()
         trials = search_trials(table)
         known = len(self._trials)
+        if trials == self._trials:
+            return
         if trials[:known] == self._trials and table.blocks == self._blocks:
             add_trials(self._storage, table, trials[known:])
             self._trials = trials

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import time
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +12,7 @@ from scoring.errors import InputError
 from service.cli.setup import Config
 from service.cli.worker_processes import WorkerProcesses
 from service.logs import configure_logging
+from service.processes import leave_on_signals
 from service.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -33,8 +32,7 @@ def serve(
     settings = load_settings(config, **given)
     configure_logging(settings)
     # uvicorn puts handlers of its own in their place, and raises the signal again once it has shut down.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
+    leave_on_signals()
     listener = _listen(settings)
     from service.api.app import create_app
     from service.api.serving import server_of
@@ -50,10 +48,6 @@ def serve(
     finally:
         processes.tell_to_stop()
         processes.wait()
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
 
 
 def check_bind(settings: Settings, store: Store) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import signal
 import tempfile
 import threading
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -16,6 +14,7 @@ from scoring.errors import InputError
 from service.cli.afterwards import installation
 from service.cli.setup import Config
 from service.logs import configure_logging
+from service.processes import leave_on_signals
 
 PORT = 8189
 
@@ -23,7 +22,7 @@ PORT = 8189
 def optuna(
     job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")],
     node: Annotated[
-        str | None, typer.Argument(metavar="[NODE]", help="A merge, by name or position; else the final one.")
+        str | None, typer.Argument(metavar="NODE", help="A merge, by name or position; else the final one.")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this machine; 0: any.")] = PORT,
     config: Config = None,
@@ -34,8 +33,7 @@ def optuna(
     from service.study_view import HOST, StudyView, server_of
     from service.trial_table import trial_table
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
+    leave_on_signals()
     with installation(config) as (settings, store), tempfile.TemporaryDirectory(prefix="autombw-") as folder:
         configure_logging(settings)
         view = StudyView(lambda: trial_table(store, job_id, node), Path(folder))
@@ -49,7 +47,3 @@ def optuna(
             finally:
                 stop.set()
                 following.join()
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)

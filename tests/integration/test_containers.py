@@ -18,7 +18,7 @@ from service.client import Client
 from service.db.states import JobState, NodeState, TrialState
 from service.db.store import Store
 from tests.containers import DOCKER, Container, build_wheel, compose, copy_sources, image, install
-from tests.integration.conftest import PATIENCE, free_port, wait_until
+from tests.integration.conftest import PATIENCE, free_port, healthy, wait_until
 from tests.postgres import GUARDED, PASSWORD, Postgres
 from tests.tiny_models import REPO, job
 
@@ -75,10 +75,10 @@ class Box:
         for container in self.containers:
             self.processes.append(container.start())
             wait_until(
-                lambda: self.containers[0].is_healthy() or self.processes[0].poll() is not None,
+                lambda: healthy(f"http://127.0.0.1:{self.port}") or self.processes[0].poll() is not None,
                 "the service to be well",
             )
-            assert self.processes[0].poll() is None, self.containers[0].says()
+            assert self.containers[0].is_healthy(), self.containers[0].says()
 
     def down(self) -> None:
         """Stop them as Docker does: none may outstay its time, and each must end as it should."""
@@ -133,7 +133,7 @@ def test_the_first_token_lets_a_box_start_and_a_stopped_job_goes_on(box: Box, tm
     box.up()
     store = Store(database_of(box, tmp_path))
     with Client(f"http://127.0.0.1:{box.port}", token) as autombw:
-        submitted = autombw.submit(job(search={"sampler": "random", "trials": 40, "seed": 5}))
+        submitted = autombw.submit(job(search={"sampler": "random", "trials": 20, "seed": 5}))
     (node,) = store.nodes(submitted.id)
     wait_until(lambda: store.render_totals(node.id)[0] >= 3, "the first renders", PATIENCE)
     box.down()

@@ -123,15 +123,17 @@ def test_a_request_that_waits_for_the_database_holds_nothing_up(site: Site) -> N
     assert site.store.job(job_id).state == "queued"
 
 
-def test_the_workers_of_serve_hand_their_nodes_back_to_others(make_site: MakeSite) -> None:
+@pytest.mark.parametrize("command", ["serve --workers 2", "worker --count 2"])
+def test_workers_hand_their_nodes_back_to_others(command: str, make_site: MakeSite) -> None:
     """The leases would last ten minutes."""
     site = make_site(lease_seconds=600)
     jobs = [site.queue(probes=[LONG], heldout=None, name=name, output=name) for name in ("one", "two")]
-    serve = site.fleet.start("serve", "--workers", "2", "--port", str(site.fleet.port))
+    port = ["--port", str(site.fleet.port)] if command.startswith("serve") else []
+    told = site.fleet.start(*command.split(), *port)
     site.wait(lambda: all(site.node(each).lease_owner for each in jobs), "two workers", FRESH_PROCESS_SECONDS)
     owners = {site.node(each).lease_owner for each in jobs}
     assert len(owners) == 2
-    assert tell_to_stop(serve, 60.0) < HANDED_BACK_SECONDS
+    assert tell_to_stop(told, 60.0) < HANDED_BACK_SECONDS
     assert [(site.node(each).state, site.node(each).lease_owner) for each in jobs] == [
         (NodeState.READY, None)
     ] * 2
