@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -27,14 +28,15 @@ from rich.table import Table
 from benchmarks.loading import pages, readers
 from benchmarks.loading.ceiling import highest_rate
 from benchmarks.loading.pages import PageFigures, Visit
-from benchmarks.loading.readers import ReadFigures, Target
+from benchmarks.loading.readers import ReadFigures
 
 if TYPE_CHECKING:
     from benchmarks.loading.installation import Installation
     from benchmarks.loading.watching import Watched
 
-GOAL_P99, GOAL_SLOWER, GOAL_GROWTH = 0.2, 0.05, 1e6
+GOAL_P99, GOAL_SLOWER = 0.2, 0.05
 ALONE_SECONDS = 30.0
+COST_TIMES = 50
 MB = 1e6
 
 
@@ -51,12 +53,13 @@ def measure(
     """Load an installation at one rate after the other. alone: seconds for the worker by itself."""
     # Here, since the processes that make the load import this module too and need no torch.
     from benchmarks.loading.installation import installation
-    from benchmarks.loading.watching import trials_ended
+    from benchmarks.loading.watching import cost_of_reads, trials_ended
 
     with installation(folder, renders) as found:
         print(f"server {found.api.pid}, worker {found.worker.pid}, {os.cpu_count()} cores", flush=True)
         found.site.wait(lambda: trials_ended(found) > 2, "the worker's first trials")
         by_itself = _watched(found, alone)
+        costs = cost_of_reads(found, COST_TIMES)
         stretches = [_loaded(found, rate, clients, seconds, streams) for rate in rates]
         # What else the machine does changes: the worker is looked at again.
         afterwards = _watched(found, alone)
@@ -71,6 +74,7 @@ def measure(
                 "trials_per_second": float(np.mean([part.trials_per_second for part in tally])),
                 "cpu_per_trial": float(np.mean([part.cpu_per_trial for part in tally])),
             },
+            "cost_of_reads": costs,
             "stretches": stretches,
         }
 
@@ -85,17 +89,9 @@ def _watched(found: Installation, seconds: float) -> Watched:
 
 def _loaded(found: Installation, rate: float, clients: int, seconds: float, streams: int) -> dict[str, Any]:
     """One stretch: all pages are open before the reads begin, and until they end."""
-    from benchmarks.loading.watching import Watch
+    from benchmarks.loading.watching import Watch, target_of
 
-    target = Target(
-        found.url,
-        found.token,
-        found.job_id,
-        found.node,
-        found.hashes,
-        found.last_trial,
-        found.last_event,
-    )
+    target = target_of(found)
     node = f"/jobs/{found.job_id}/nodes/{found.node}"
     visit = Visit(found.url, found.token, ["/", "/", f"/jobs/{found.job_id}", node, "/workers"])
     spawn = multiprocessing.get_context("spawn")
@@ -120,6 +116,7 @@ def _loaded(found: Installation, rate: float, clients: int, seconds: float, stre
         },
         "worker": {
             "cpu": watch.found.worker_cpu,
+            "machine_cpu": watch.found.machine_cpu,
             "trials_per_second": watch.found.trials_per_second,
             "cpu_per_trial": watch.found.cpu_per_trial,
         },
@@ -156,75 +153,76 @@ def _of_pages(browsed: PageFigures) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print a table of the reads of every rate, and one of all else."""
+    """Print what a read costs, and for every rate a table of the reads and one of all else."""
     console = Console()
+    table = Table("one read after the other", "CPU of the server, ms", "ms", box=None)
+    costs = found["cost_of_reads"]
+    for name, row in costs.items():
+        table.add_row(name, _ms(row["cpu"], 1), _ms(row["seconds"]))
+    table.add_row("one of the mix", _ms(sum(row["share"] * row["cpu"] for row in costs.values()), 1), "")
+    console.print(table)
     for part in found["stretches"]:
         table = Table(
-            f"{part['rate']:g} reads/s, ms", "reads", "304", "p50", "p95", "p99", "errors", box=None
+            f"{part['rate']:g} a second, ms", "reads", "304", "p50", "p95", "p99", "errors", box=None
         )
         for name, row in {**part["kinds"], "all": part["all"]}.items():
-            errors = row["errors"]
-            told = (
-                ", ".join(f"{count} {what}" for what, count in errors.items())
-                if isinstance(errors, dict)
-                else ""
-            )
-            values = [f"{1000 * row[key]:.0f}" if key in row else "" for key in ("p50", "p95", "p99")]
+            quantiles = [_ms(row[key]) if key in row else "" for key in ("p50", "p95", "p99")]
             table.add_row(
-                name, str(row["reads"]), str(row.get("not_modified", "")), *values, told or str(errors or 0)
+                name, str(row["reads"]), str(row.get("not_modified", "")), *quantiles, _errors(row["errors"])
             )
         console.print(table)
-        console.print(_beside(found, part))
-    print(
-        f"the generator reaches {found['highest_rate_of_generator']:.0f} requests/s against a trivial server"
-    )
+        table = Table(f"beside {part['rate']:g} reads a second", "", "goal", box=None)
+        for line in _beside(found, part):
+            table.add_row(*line)
+        console.print(table)
+    print(f"the generator reaches {found['highest_rate_of_generator']:.0f} requests/s of a trivial server")
 
 
-def _beside(found: dict[str, Any], part: dict[str, Any]) -> Table:
+def _ms(seconds: float, digits: int = 0) -> str:
+    return f"{1000 * seconds:.{digits}f}"
+
+
+def _errors(errors: dict[str, int] | int) -> str:
+    if isinstance(errors, int):
+        return str(errors)
+    return ", ".join(f"{count} {what}" for what, count in errors.items()) or "0"
+
+
+def _beside(found: dict[str, Any], part: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(what, figure, goal) of everything but the single kinds of reads."""
     server, worker, browsed, alone = part["server"], part["worker"], part["pages"], found["alone"]
-    slower = 1 - worker["trials_per_second"] / alone["trials_per_second"]
-    table = Table(f"beside {part['rate']:g} reads/s", "", "goal", box=None)
-    memory = server["memory_mb"]
-    for name, value, goal in (
-        (
-            "p99 of all reads",
-            f"{1000 * part['all'].get('p99', float('nan')):.0f} ms",
-            f"{1000 * GOAL_P99:.0f} ms",
-        ),
-        ("errors", str(part["all"]["errors"]), "0"),
-        ("answered", f"{part['answered_per_second']:.0f} a second", f"{part['rate']:g}"),
-        (
-            "pages open at the end",
-            f"{browsed['connected']} of {found['clients']}, {browsed['lost']} lost, {browsed['failed'] or 'none'} failed",
-            str(found["clients"]),
-        ),
-        ("messages to the pages", f"{browsed['messages']}, {browsed['bytes'] / MB:.0f} MB", ""),
-        ("a page opens in, median", f"{1000 * browsed['opened'].get('p50', float('nan')):.0f} ms", ""),
-        (
-            "event streams",
-            f"{found['streams']}, {part['streams']['broken']} broken, {part['streams']['events']} events",
-            "0 broken",
-        ),
-        (
-            "trials a second",
-            f"{worker['trials_per_second']:.2f}; alone {alone['trials_per_second']:.2f}: {-slower:+.0%}",
-            f"at most -{GOAL_SLOWER:.0%}",
-        ),
-        ("CPU seconds of a trial", f"{worker['cpu_per_trial']:.3f}; alone {alone['cpu_per_trial']:.3f}", ""),
-        (
-            "server's memory",
-            f"{memory[0]:.0f} to {memory[-1]:.0f} MB, in the second half {server['growth_mb_per_minute']:+.2f} MB a minute",
-            "no growth",
-        ),
-        (
-            "shares of a core",
-            f"server {server['cpu']:.0%}, worker {worker['cpu']:.0%}, readers {part['generator']['cpu']:.0%}, pages {browsed['cpu']:.0%}",
-            "",
-        ),
-        ("the generator's own delay, p99", f"{1000 * part['generator']['late_p99']:.0f} ms", ""),
-    ):
-        table.add_row(name, value, goal)
-    return table
+    nothing = float("nan")
+    yield "p99 of all reads", f"{_ms(part['all'].get('p99', nothing))} ms", f"{_ms(GOAL_P99)} ms"
+    yield "errors", str(part["all"]["errors"]), "0"
+    yield "answered", f"{part['answered_per_second']:.0f} a second", f"{part['rate']:g}"
+    opened = (
+        f"{browsed['connected']} of {found['clients']}; {browsed['lost']} lost, {browsed['failed']} failed"
+    )
+    yield "pages open at the end", opened, str(found["clients"])
+    yield "messages to pages", f"{browsed['messages']}, {browsed['bytes'] / MB:.0f} MB", ""
+    yield "a page opens in, median", f"{_ms(browsed['opened'].get('p50', nothing))} ms", ""
+    streams = f"{found['streams']}; {part['streams']['broken']} broken, {part['streams']['events']} events"
+    yield "event streams", streams, "0 broken"
+    pace = worker["trials_per_second"] / alone["trials_per_second"] - 1
+    trials = f"{worker['trials_per_second']:.2f}; alone {alone['trials_per_second']:.2f}: {pace:+.0%}"
+    yield "trials a second", trials, f"at most -{GOAL_SLOWER:.0%}"
+    yield (
+        "CPU seconds of a trial",
+        f"{worker['cpu_per_trial']:.3f}; alone {alone['cpu_per_trial']:.3f}",
+        "",
+    )
+    memory, growth = server["memory_mb"], server["growth_mb_per_minute"]
+    grown = f"{memory[0]:.0f} to {memory[-1]:.0f} MB; second half {growth:+.2f} MB a minute"
+    yield "server's memory", grown, "no growth"
+    ours = {
+        "server": server["cpu"],
+        "worker": worker["cpu"],
+        "readers": part["generator"]["cpu"],
+        "pages": browsed["cpu"],
+    }
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in ours.items())
+    yield "shares of a core", f"{shares}; all programs {worker['machine_cpu']:.0%}", ""
+    yield "the generator's own delay, p99", f"{_ms(part['generator']['late_p99'])} ms", ""
 
 
 def main() -> None:

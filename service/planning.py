@@ -484,4 +484,7 @@ def checked_scorers(
         if spec.scorer in seen:
             raise InputError(f"{field}: {spec.scorer!r} is named twice; name each scorer once")
         seen.add(spec.scorer)
-    return [located(spec, settings.scorers_dir, anywhere=local, field=field) for spec in specs]
+    return [
+        located(spec, settings.scorers_dir, anywhere=local, hub=settings.allow_hub, field=field)
+        for spec in specs
+    ]

@@ -85,6 +85,10 @@ class Settings(BaseSettings):
         ge=0,
         description="The same for requests that read or write models, such as submissions and exports.",
     )
+    allow_hub: bool = Field(
+        default=False,
+        description="Fetch scorers' models from a hub by their ids; else only what is here counts.",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:0, mps.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto", description="Numbers the models run in; auto is float32 on a CPU, else float16."
@@ -131,6 +135,11 @@ class Settings(BaseSettings):
     def outputs_dir(self) -> Path:
         """Merged checkpoints."""
         return self.data_dir / "outputs"
+
+    @property
+    def thumbnails_dir(self) -> Path:
+        """Small pictures of the images, for pages."""
+        return self.data_dir / "thumbnails"
 
     @property
     def cache_dir(self) -> Path:

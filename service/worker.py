@@ -14,6 +14,7 @@ from types import FrameType
 from sqlalchemy.exc import SQLAlchemyError
 
 from scoring.errors import InputError
+from scoring.hub import keep_off_hub
 from service.catalog import Catalog
 from service.db.records import Lease
 from service.db.states import JOB_AT_REST
@@ -42,6 +43,8 @@ class Worker:
     """One worker process. `stop` may be set from a signal handler or another thread."""
 
     def __init__(self, settings: Settings, store: Store, *, parent: int | None = None) -> None:
+        if not settings.allow_hub:
+            keep_off_hub()
         self.settings, self.store, self._parent = settings, store, parent
         self.catalog = Catalog(settings.models_dir)
         self.stop = threading.Event()

@@ -1,1 +1,1 @@
-"""Load on a running service: an installation to load, page clients, readers, and what is watched meanwhile."""
+"""Load on a running service: an installation, page clients, readers, and what is watched."""

@@ -41,7 +41,7 @@ class Visit:
 @dataclass
 class PageFigures:
     """What the browsers met. opened: seconds until a page was connected, each; lost: sockets that the server
-    closed, or pages that were told to load anew; cpu: share of a core that all browsers together took here."""
+    closed, or pages that were told to load anew; cpu: share of a core that all browsers took here."""
 
     opened: list[float] = field(default_factory=list)
     failed: dict[str, int] = field(default_factory=dict)

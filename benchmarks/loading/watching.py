@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import threading
 import time
@@ -9,11 +10,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+import httpx
 import psutil
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from benchmarks.loading.installation import Installation
+from benchmarks.loading.readers import KINDS, Target
 from service.db.models import Trial
 
 SAMPLE_SECONDS = 1.0
@@ -21,15 +24,16 @@ SAMPLE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Watched:
-    """Of one stretch of time. Bytes; shares of a core; the worker's trials in it, and its CPU seconds for each.
+    """Of one stretch of time. Bytes; shares of a core; the worker's trials, and its CPU seconds for each.
 
-    memory: of the server, a second apart.
+    memory: of the server, a second apart. machine_cpu: of all that ran, whoever's it was.
     """
 
     seconds: float
     memory: list[int]
     server_cpu: float
     worker_cpu: float
+    machine_cpu: float
     trials_per_second: float
     cpu_per_trial: float
 
@@ -60,7 +64,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         self._began, self._trials = time.time(), trials_ended(self._of)
-        self._cpu = _cpu(self._server), _cpu(self._worker)
+        self._cpu = _cpu(self._server), _cpu(self._worker), _machine_cpu()
         self._thread.start()
         return self
 
@@ -68,7 +72,8 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         seconds, trials = time.time() - self._began, trials_ended(self._of) - self._trials
-        server, worker = (_cpu(self._server) - self._cpu[0], _cpu(self._worker) - self._cpu[1])
+        now = _cpu(self._server), _cpu(self._worker), _machine_cpu()
+        server, worker, machine = (after - before for after, before in zip(now, self._cpu, strict=True))
         self._stop.set()
         self._thread.join()
         self.found = Watched(
@@ -76,6 +81,7 @@ class Watch:
             memory=self._memory,
             server_cpu=server / seconds,
             worker_cpu=worker / seconds,
+            machine_cpu=machine / seconds,
             trials_per_second=trials / seconds,
             cpu_per_trial=worker / max(trials, 1),
         )
@@ -91,6 +97,39 @@ def trials_ended(of: Installation) -> int:
     with Session(of.site.store.engine) as session:
         ended = select(func.count()).select_from(Trial).where(Trial.id > of.last_trial, Trial.ended_at > 0)
         return session.scalar(ended) or 0
+
+
+def cost_of_reads(of: Installation, times: int) -> dict[str, dict[str, float]]:
+    """Kind of read -> seconds of the server's CPU and of time that one takes, sent one after the other.
+
+    What a machine's other programs do changes the time by far more than the CPU.
+    """
+    target, draw = target_of(of), random.Random(0)
+    server = psutil.Process(of.api.pid)
+    found: dict[str, dict[str, float]] = {}
+    headers = {"Authorization": f"Bearer {of.token}"}
+    with httpx.Client(base_url=of.url, headers=headers, timeout=60.0) as client:
+        for name, (share, path) in KINDS.items():
+            client.get(path(draw, target)).raise_for_status()
+            cpu, began = _cpu(server), time.perf_counter()
+            for _ in range(times):
+                client.get(path(draw, target)).raise_for_status()
+            found[name] = {
+                "share": share / 100,
+                "cpu": (_cpu(server) - cpu) / times,
+                "seconds": (time.perf_counter() - began) / times,
+            }
+    return found
+
+
+def target_of(of: Installation) -> Target:
+    """What is read of an installation."""
+    return Target(of.url, of.token, of.job_id, of.node, of.hashes, of.last_trial, of.last_event)
+
+
+def _machine_cpu() -> float:
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
 
 
 def _cpu(process: psutil.Process) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from scoring.errors import InputError
+from scoring.hub import hint
 from scoring.scorers.base import ScorerSpec
 from scoring.scorers.preprocessing import as_open_clip, in_parts
 from scoring.scorers.weights import given_path
@@ -87,7 +88,7 @@ class Backbone(OpenClip):
             model = open_clip.create_model(f"local-dir:{folder}", device=device, precision="fp32")
             tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
         except Exception as error:  # open_clip, torch and safetensors raise a dozen unrelated kinds
-            raise InputError(f"{folder}: open_clip can't load this model: {error}") from error
+            raise InputError(f"{folder}: open_clip can't load this model: {error}{hint()}") from error
         super().__init__(model, tokenizer, device)
 
 

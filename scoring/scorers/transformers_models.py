@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoring.errors import InputError
+from scoring.hub import hint
 from scoring.scorers.preprocessing import as_transformers
 
 
@@ -27,7 +28,7 @@ def load_model(kind: Any, folder: Path, device: torch.device) -> Any:
                 folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
     except Exception as error:  # transformers, torch and safetensors raise a dozen unrelated kinds
-        raise InputError(f"{folder}: transformers can't load this model: {error}") from error
+        raise InputError(f"{folder}: transformers can't load this model: {error}{hint()}") from error
     missing = sorted(told["missing_keys"])
     if missing:
         raise InputError(
@@ -45,7 +46,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # as above
-        raise InputError(f"{folder}: transformers can't load its tokenizer: {error}") from error
+        raise InputError(f"{folder}: transformers can't load its tokenizer: {error}{hint()}") from error
 
 
 class ImageProcessor:
@@ -61,7 +62,9 @@ class ImageProcessor:
         try:
             self._processor: Any = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # as above
-            raise InputError(f"{folder}: transformers can't load its image processor: {error}") from error
+            raise InputError(
+                f"{folder}: transformers can't load its image processor: {error}{hint()}"
+            ) from error
 
     def __call__(self, images: Tensor) -> Tensor:
         """Pixel values of images (N, 3, H, W) in [0, 1]; differentiable."""

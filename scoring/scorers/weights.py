@@ -1,6 +1,7 @@
 """Where the weights of a scorer are: in the scorers folder, or in the hub cache of this machine.
 
-Nothing is downloaded here or by any scorer; what is missing is named with the commands that get it.
+Nothing is downloaded here or by any scorer unless the installation allows it (`allow_hub`); what is
+missing is named with the commands that get it.
 """
 
 from __future__ import annotations
@@ -9,33 +10,38 @@ import re
 from pathlib import Path
 
 from scoring.errors import InputError
+from scoring.hub import NOT_ALLOWED
 from scoring.scorers.base import ScorerSpec
 from scoring.scorers.cards import ScorerCard, card_of
 from scoring.scorers.registry import check_options, check_scorer
 
+OTHER_FORMATS = ["*.onnx", "*.msgpack", "*.h5", "*.ot", "*.tflite", "onnx/*", "openvino/*"]
+"""What no scorer here reads."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def located(
-    spec: ScorerSpec, scorers_dir: Path, *, anywhere: bool = False, field: str = "scorers"
+    spec: ScorerSpec, scorers_dir: Path, *, anywhere: bool = False, hub: bool = False, field: str = "scorers"
 ) -> ScorerSpec:
     """`spec` as `create_scorer` takes it: its options checked and `model` the full path of what is there.
 
     anywhere: `model` may be an absolute path; else it must lie in `scorers_dir` or be the id of a model of
-    the hub cache. field: where the scorer was named, for errors. Raises InputError for an unknown scorer, an
-    option it does not have, a path that leaves the folder, and weights that are not there, with the commands
-    that get them.
+    the hub cache. hub: one that is not in that cache is fetched. field: where the scorer was named, for
+    errors. Raises InputError for an unknown scorer, an option it does not have, a path that leaves the
+    folder, and weights that are not there, with the commands that get them.
     """
     try:
         check_scorer(spec.scorer)
         check_options(spec)
-        place = find_weights(spec, scorers_dir, anywhere=anywhere)
+        place = find_weights(spec, scorers_dir, anywhere=anywhere, hub=hub)
     except InputError as error:
         raise InputError(f"{field}: {error}") from error
     return spec.model_copy(update={"model": place})
 
 
-def find_weights(spec: ScorerSpec, scorers_dir: Path, *, anywhere: bool = False) -> str | None:
+def find_weights(
+    spec: ScorerSpec, scorers_dir: Path, *, anywhere: bool = False, hub: bool = False
+) -> str | None:
     """The full path of the weights that `spec` asks for, or none where it needs none.
 
     Without `model` they are looked for in `scorers_dir / spec.scorer`. Raises InputError as `located`.
@@ -50,7 +56,7 @@ def find_weights(spec: ScorerSpec, scorers_dir: Path, *, anywhere: bool = False)
             return None
         place = scorers_dir / spec.scorer
     else:
-        place = _place(spec.scorer, spec.model, scorers_dir, anywhere)
+        place = _place(spec.scorer, spec.model, scorers_dir, anywhere=anywhere, hub=hub)
     missing = _missing(place, card)
     if missing:
         raise InputError(f"model of {spec.scorer!r}: {place} {missing}; {remedy(spec, scorers_dir)}")
@@ -77,7 +83,7 @@ def commands(card: ScorerCard, scorers_dir: Path) -> list[str]:
 def remedy(spec: ScorerSpec, scorers_dir: Path) -> str:
     """What to do about missing weights, in words that follow a semicolon."""
     if spec.model is not None and _HUB_ID.fullmatch(spec.model):
-        return f"get it with `hf download {spec.model}`, or put the files into {scorers_dir}"
+        return f"{NOT_ALLOWED}: get it with `hf download {spec.model}`, or put the files into {scorers_dir}"
     card = card_of(spec.scorer)
     if card is None or not card.commands:
         return "put the weights there or correct the name"
@@ -114,7 +120,17 @@ def given_path(spec: ScorerSpec, wanted: str) -> Path:
     return next((path / name for name in card.head if (path / name).is_file()), path / card.head[0])
 
 
-def _place(scorer: str, model: str, scorers_dir: Path, anywhere: bool) -> Path:
+def fetched(model_id: str) -> Path:
+    """The folder of a model that is fetched from the hub into this machine's cache. Raises InputError."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model_id, ignore_patterns=OTHER_FORMATS))
+    except Exception as error:  # of the hub, of HTTP, of the disk: a dozen unrelated kinds
+        raise InputError(f"{model_id} can't be fetched from the hub: {error}") from error
+
+
+def _place(scorer: str, model: str, scorers_dir: Path, *, anywhere: bool, hub: bool) -> Path:
     given = Path(model).expanduser()
     if anywhere and given.is_absolute():
         return given
@@ -125,7 +141,7 @@ def _place(scorer: str, model: str, scorers_dir: Path, anywhere: bool) -> Path:
             "relative to it"
         )
     if not place.exists() and _HUB_ID.fullmatch(model):
-        return hub_snapshot(model) or place
+        return hub_snapshot(model) or (fetched(model) if hub else place)
     return place
 
 

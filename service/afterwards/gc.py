@@ -19,7 +19,7 @@ from scoring.errors import InputError
 from service.db.records import CheckpointRecord, JobRecord, NodeRecord, TrialRecord
 from service.db.states import NodeKind, RenderState, TrialKind, TrialState
 from service.db.store import Store
-from service.images import TEMPORARY
+from service.images import TEMPORARY, path_of
 from service.settings import Settings
 
 ORPHAN_SECONDS = 3600.0
@@ -89,6 +89,7 @@ class Collected(BaseModel):
     renders: int = Field(description="Renders whose image is given up; their scores are kept.")
     images: Freed = Field(description="Files of images; one may have served several renders.")
     checkpoints: list[CollectedCheckpoint]
+    thumbnails: Freed = Field(description="Small pictures of images that are given up or gone.")
     orphans: Freed = Field(
         description="Images and half-written files that nothing names, an hour old or more."
     )
@@ -96,7 +97,12 @@ class Collected(BaseModel):
 
     def freed_bytes(self) -> int:
         """All of it together."""
-        return self.images.bytes + self.orphans.bytes + sum(made.size for made in self.checkpoints)
+        return (
+            self.images.bytes
+            + self.thumbnails.bytes
+            + self.orphans.bytes
+            + sum(made.size for made in self.checkpoints)
+        )
 
 
 def collect(store: Store, settings: Settings, request: CollectRequest) -> Collected:
@@ -127,7 +133,8 @@ class _Collector:
     def __init__(self, store: Store, settings: Settings, request: CollectRequest) -> None:
         self._store, self._settings, self._request = store, settings, request
         self._dry_run = request.dry_run
-        self._images, self._orphans = Freed(), Freed()
+        self._images, self._thumbnails, self._orphans = Freed(), Freed(), Freed()
+        self._gone: set[str] = set()
         self._young = 0
 
     def collect(self, jobs: Sequence[JobRecord]) -> Collected:
@@ -141,6 +148,7 @@ class _Collector:
         ]
         checkpoints = self._checkpoints(jobs)
         self._remove_images({trial for given in renders for trial in given.trials})
+        self._remove_thumbnails()
         self._remove_half_written()
         return Collected(
             dry_run=self._dry_run,
@@ -148,6 +156,7 @@ class _Collector:
             renders=sum(given.renders for given in renders),
             images=self._images,
             checkpoints=checkpoints,
+            thumbnails=self._thumbnails,
             orphans=self._orphans,
             young=self._young,
         )
@@ -186,28 +195,40 @@ class _Collector:
                 if path.stem in needed:
                     continue
                 if path.stem in named:
-                    self._remove_if_older(path, settling, self._images)
+                    gone = self._remove_if_older(path, settling, self._images)
                 else:
-                    self._remove_if_older(path, ORPHAN_SECONDS, self._orphans)
+                    gone = self._remove_if_older(path, ORPHAN_SECONDS, self._orphans)
+                if gone:
+                    self._gone.add(path.stem)
+
+    def _remove_thumbnails(self) -> None:
+        """Remove the small pictures of images that are not there (any more): after a kill too."""
+        for path in self._settings.thumbnails_dir.glob("[0-9]*/[0-9a-f][0-9a-f]/*.webp"):
+            image = path_of(self._settings.renders_dir, path.stem)
+            if image.stem in self._gone or not image.exists():
+                self._remove_if_older(path, 0.0, self._thumbnails)
 
     def _remove_half_written(self) -> None:
         left = [
+            *self._settings.thumbnails_dir.glob("[0-9]*/[0-9a-f][0-9a-f]/*.tmp"),
             *(self._settings.renders_dir / TEMPORARY).glob("*.tmp"),
             *self._settings.outputs_dir.glob(".*.partial"),
         ]
         for path in left:
             self._remove_if_older(path, ORPHAN_SECONDS, self._orphans)
 
-    def _remove_if_older(self, path: Path, seconds: float, freed: Freed) -> None:
+    def _remove_if_older(self, path: Path, seconds: float, freed: Freed) -> bool:
+        """Whether it is gone now, or would be but for a dry run."""
         try:
             status = path.stat()
         except FileNotFoundError:  # its writer was quicker
-            return
+            return True
         if time.time() - status.st_mtime < seconds:
             self._young += 1
-            return
+            return False
         self._remove(path)
         freed.add(status.st_size)
+        return True
 
     def _remove(self, path: Path) -> None:
         if self._dry_run:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from optimizer.rendered import score_images
 from scoring.errors import InputError, TrialFailed
+from scoring.hub import keep_off_hub
 from scoring.probes import Probe
 from scoring.rendering.images import from_pil
 from scoring.scorers.base import Scorer, ScorerSpec
@@ -84,6 +85,8 @@ class Rescorer:
     def __init__(
         self, store: Store, settings: Settings, job_id: str, request: RescoreRequest, *, local: bool
     ) -> None:
+        if not settings.allow_hub:
+            keep_off_hub()
         self._store, self._settings, self._job_id = store, settings, job_id
         self._nodes = nodes_of(store, job_id, request.node)
         given = [ScorerSpec.model_validate(new.model_dump()) for new in request.scorers]

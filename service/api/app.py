@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
+from scoring.hub import keep_off_hub
 from service.access.accounts import Accounts
 from service.access.guard import Guard
 from service.access.identity import is_loopback
@@ -52,6 +53,8 @@ say what was wrong with which input and what to do.
 
 def create_app(settings: Settings) -> FastAPI:
     """The API of one installation. Raises InputError when its database cannot be used."""
+    if not settings.allow_hub:
+        keep_off_hub()
     store = Store(settings.database_url)
 
     @asynccontextmanager

@@ -239,6 +239,7 @@ def _print_collected(found: Collected) -> None:
     for what, files, size in (
         (f"images of {found.renders} renders", found.images.files, found.images.bytes),
         ("intermediate checkpoints", len(found.checkpoints), checkpoints),
+        ("their small pictures", found.thumbnails.files, found.thumbnails.bytes),
         ("files that nothing names", found.orphans.files, found.orphans.bytes),
     ):
         table.add_row(what, str(files), f"{size / 1e6:.1f}")

@@ -32,7 +32,7 @@ def thumbnail(
     """A render, its longer side at most `size` pixels; one that is smaller comes as it is."""
     allowed = next((known for known in (64, 128, 256, 512) if size <= known), 512)
     original = image_path(context.settings.renders_dir, sha256)
-    made = small_picture(original, context.settings.data_dir / "thumbnails", allowed)
+    made = small_picture(original, context.settings.thumbnails_dir, allowed)
     kind = "image/png" if made == original else "image/webp"
     return FileResponse(made, media_type=kind, headers=FOREVER)
 

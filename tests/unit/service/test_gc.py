@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from optimizer.search import BASELINES
 from scoring.errors import InputError
 from service.afterwards.gc import Collected, CollectRequest, collect
+from service.dashboard.pictures import small_picture
 from service.db.records import Lease, TrialRecord
 from service.db.states import HELDOUT_KINDS, NodeState, RenderState, TrialKind
 from service.db.store import Store
@@ -88,6 +89,28 @@ def test_the_best_trials_the_baselines_and_the_held_out_images_are_kept(
     assert store.trials(node.id, kinds=[TrialKind.SEARCH]) == searched
     event = store.events(job_id, limit=10_000)[-1]
     assert (event.kind, event.data["renders"]) == ("renders.collected", found.renders)
+
+
+def test_small_pictures_go_with_their_images(store: Store, settings: Settings) -> None:
+    job_id = queue(store)
+    search_all(store, settings, job_id, trials=5)
+    for path in settings.renders_dir.rglob("*.png"):
+        assert small_picture(path, settings.thumbnails_dir, 8) != path
+    # One that a killed collection left, and one that nobody finished writing.
+    lost = settings.thumbnails_dir / "8" / "ff" / f"{'f' * 64}.webp"
+    lost.parent.mkdir(exist_ok=True)
+    lost.touch()
+    half = lost.with_name("x.tmp")
+    half.touch()
+    age(half, HOUR + 1)
+    told = gc(store, settings, images="best-1", dry_run=True)
+    assert lost.exists()
+    found = gc(store, settings, images="best-1")
+    assert told.thumbnails == found.thumbnails
+    assert found.thumbnails.files == found.images.files + 1
+    assert found.thumbnails.bytes > 0
+    assert found.orphans.files == 1
+    assert {path.stem for path in settings.thumbnails_dir.rglob("*.*")} == images(settings)
 
 
 def test_a_dry_run_tells_what_a_run_does_and_does_nothing(store: Store, settings: Settings) -> None:
