@@ -84,7 +84,7 @@ def fill(page: Page, job: dict[str, Any]) -> None:
     for leaf in job["leaves"]:
         page.get_by_role("checkbox", name=leaf).click()
     page.get_by_label("Prompts, one a line").first.fill("\n".join(job["probes"]["prompts"][:4]))
-    page.get_by_text("03b").wait_for()
+    page.locator(".bracket .merge", has_text="03b").wait_for()
     page.evaluate("window.scrollTo(0, 0)")
     page.wait_for_timeout(600)
 

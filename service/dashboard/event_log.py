@@ -63,8 +63,8 @@ def events_topic(job_id: str) -> Topic[Happened]:
     """The newest events of a job."""
 
     def read(store: Store) -> Happened:
-        names = {node.id: node.name for node in store.nodes(job_id)}
-        return Happened(store.last_events(job_id, kinds=list(WORDS), limit=SHOWN), names)
+        events = store.last_events(job_id, kinds=list(WORDS), limit=SHOWN)
+        return Happened(events, {node.id: node.name for node in store.nodes(job_id)} if events else {})
 
     return Topic(("events", job_id), read, job_id=job_id)
 

@@ -26,6 +26,7 @@ class BudgetPart:
     def __init__(self, fields: Fields, form: JobForm) -> None:
         self._fields, self._form = fields, form
         self._shown: list[str] | None = None
+        self._merges: list[str] = []
         with ui.element("div").classes("fields small-fields"):
             fields.number("Trials per merge", form, "trials", "search.trials")
             self._final = fields.number(
@@ -54,19 +55,18 @@ class BudgetPart:
             "Which block weights are tried: frozen, bounded, tied; text encoders", "lock", "search.space"
         ):
             self._space()
-        with fields.fold("Merges that differ from the others", "call_split", "nodes"):
+        with fields.fold("Merges that differ from the others", "call_split", "nodes") as self._fold:
             self._nodes = ui.element("div").classes("wide")
+        self._fold.on_value_change(self._show_overrides)
 
     def changed(self) -> None:
         """Show anew what follows from the fields."""
         try:
-            merges = [o for o, _, _ in self._form.table()] if len(self._form.leaves) > 1 else []
+            self._merges = [o for o, _, _ in self._form.table()] if len(self._form.leaves) > 1 else []
         except InputError:
-            merges = []
-        self._final.set_visibility(len(merges) > 1)
-        if merges != self._shown:
-            self._shown = merges
-            self._show_overrides(merges)
+            self._merges = []
+        self._final.set_visibility(len(self._merges) > 1)
+        self._show_overrides()
 
     def _sampler(self) -> None:
         form, fields = self._form, self._fields
@@ -105,7 +105,11 @@ class BudgetPart:
             "a",
         )
 
-    def _show_overrides(self, merges: list[str]) -> None:
+    def _show_overrides(self) -> None:
+        """While it is open: of thirty models and more it is a lot to be drawn at every tick."""
+        if not self._fold.value or self._shown == self._merges:
+            return
+        self._shown = merges = self._merges
         self._fields.forget("nodes.")
         self._nodes.clear()
         samplers = {"": "as the others", **{name: name for name in SEARCHES}}

@@ -74,12 +74,13 @@ class ModelsPart:
         )
         ui.label("What is merged with what").classes("small strong")
         self._bracket = ui.element("div").classes("bracket").props('aria-live="polite"')
-        with fields.fold("Text encoders and VAEs: whose they are", "tune", "components"):
+        with fields.fold("Text encoders and VAEs: whose they are", "tune", "components") as self._fold:
             ui.label(
                 "The search moves the UNet alone. Every model keeps its own text encoder and VAE, unless you "
                 "say another here; a merge has those of its A."
             ).classes("soft small")
             self._components()
+        self._fold.on_value_change(self._show_leaf_parts)
 
     @property
     def architecture(self) -> Architecture | None:
@@ -102,7 +103,7 @@ class ModelsPart:
         if shown != self._shown:
             self._shown = shown
             self._show_bracket(merges, trouble)
-            self._show_leaf_parts()
+        self._show_leaf_parts()
         return len(merges)
 
     def _row(self, row: ModelRow) -> None:
@@ -143,8 +144,13 @@ class ModelsPart:
                 "What the models predict", self._form, "prediction_type", PREDICTIONS, "prediction_type"
             )
         self._leaf_parts = ui.element("div").classes("wide")
+        self._leaf_parts_of: list[str] = []
 
     def _show_leaf_parts(self) -> None:
+        """While it is open: of thirty models and more it is a lot to be drawn at every tick."""
+        if not self._fold.value or self._leaf_parts_of == self._form.leaves:
+            return
+        self._leaf_parts_of = list(self._form.leaves)
         self._leaf_parts.clear()
         choices = {"": "as for all", **{name: name for name in (KEEP, MEAN, *self._rows)}}
         with self._leaf_parts:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from optimizer.bracket import table
 from optimizer.checkpoints.architectures import Architecture
 from scoring.errors import InputError
+from scoring.probes import Probe
 from scoring.scorers.cards import is_voted
 from service.dashboard.form_texts import by_block, infotexts, lines, merges, seeds, whole
 from service.jobs import BracketSpec, JobRequest
@@ -288,6 +289,7 @@ class JobForm:
             width=whole(self.width, "probes.defaults.width"),
             height=whole(self.height, "probes.defaults.height"),
         )
+        _check_defaults(defaults)
         return {"defaults": defaults, "prompts": lines(prompts.text), "seeds": seeds(prompts.seeds, at)}
 
 
@@ -335,6 +337,15 @@ _SECTION = {
 def _filled(job: dict[str, Any]) -> dict[str, Any]:
     """Without what says nothing; an empty `watch` says that nobody watches."""
     return {name: value for name, value in job.items() if name == "watch" or value not in (None, {}, [], "")}
+
+
+def _check_defaults(defaults: dict[str, Any]) -> None:
+    """Raise InputError that names the very field where the defaults are those of no probe."""
+    try:
+        Probe(prompt="", seed=0, **defaults)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"probes.defaults.{first['loc'][0]}: {first['msg']}") from error
 
 
 def _scorer(choice: ScorerChoice) -> dict[str, Any]:

@@ -15,7 +15,8 @@ CHUNK = 1 << 16
 def proxied(port: int, prefix: str) -> Iterator[str]:
     """The address at which a service on this port of this machine answers below `prefix`."""
     loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True).start()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
 
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
         try:
@@ -28,9 +29,21 @@ def proxied(port: int, prefix: str) -> Iterator[str]:
         finally:
             writer.close()
 
-    server = asyncio.run_coroutine_threadsafe(asyncio.start_server(serve, "127.0.0.1", 0), loop).result()
+    starting = asyncio.start_server(serve, "127.0.0.1", 0)
+    server = asyncio.run_coroutine_threadsafe(starting, loop).result()
     yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{prefix}"
+    asyncio.run_coroutine_threadsafe(_stop(server), loop).result()
     loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+async def _stop(server: asyncio.Server) -> None:
+    server.close()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _below(head: bytes, prefix: bytes) -> bytes:

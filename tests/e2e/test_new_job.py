@@ -41,7 +41,8 @@ def test_what_is_folded_stands_in_the_job_file_which_can_be_changed_checked_and_
     page.get_by_role("option", name="right").click()
     page.get_by_label("Priority").fill("-7")
     page.get_by_text("From A1111").last.click()
-    page.get_by_label("Infotexts").last.fill("a fox\nSteps: 1, Sampler: Euler, Seed: 5, Size: 32x32")
+    infotext = "a fox\nSteps: 1, Sampler: Euler, CFG scale: 3, Seed: 5, Size: 32x32"
+    page.get_by_label("Infotexts").last.fill(infotext)
     page.get_by_text("What a trial renders").click()
     expect(page.locator("table.plain tbody tr td:first-child")).to_have_text(["a cat", "a dog"])
 

@@ -188,7 +188,7 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(
     visitor = Visitor(browser, service.url, viewport=PHONE, has_touch=True)
     for path in all_pages(done):
         page = visitor.open(path)
-        page.locator(".panel").first.wait_for()
+        page.locator(".panel, .gallery-bar").first.wait_for()
         page.wait_for_timeout(400)
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
         bar = page.locator("nav.nav").bounding_box()

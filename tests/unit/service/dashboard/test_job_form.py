@@ -131,6 +131,16 @@ def test_what_is_folded_away_stands_in_the_job_file_too() -> None:
     assert form.most_trials() == 9 + 80
 
 
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [({"steps": 0}, "steps"), ({"width": 500}, "width"), ({"cfg_scale": -1}, "cfg_scale")],
+)
+def test_how_it_is_rendered_is_checked_field_by_field(changes: dict[str, Any], place: str) -> None:
+    with pytest.raises(InputError) as refused:
+        filled(**changes).job()
+    assert places_of(str(refused.value))[0] == f"probes.defaults.{place}"
+
+
 def test_a_form_that_is_not_complete_is_a_draft_of_what_can_be_said() -> None:
     draft = JobForm(leaves=["left", "right"], space=Space(freeze="OUT")).draft()
     assert draft["leaves"] == ["left", "right"]
