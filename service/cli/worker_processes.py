@@ -23,6 +23,7 @@ class WorkerProcesses:
     """So many workers; with several GPUs each takes the next one."""
 
     def __init__(self, config: Path | None, settings: Settings, count: int) -> None:
+        self._settings = settings
         self._workers = [_WorkerProcess(config, device_of(settings, number)) for number in range(count)]
 
     def tell_to_stop(self) -> None:
@@ -31,10 +32,12 @@ class WorkerProcesses:
             worker.tell_to_stop()
 
     def wait(self) -> None:
-        """Wait until they have ended; who takes longer than STOP_SECONDS is killed."""
+        """Wait until they have ended. Who takes longer than STOP_SECONDS is killed, its node handed back."""
         end = time.monotonic() + STOP_SECONDS
-        for worker in self._workers:
-            worker.wait(max(0.0, end - time.monotonic()))
+        ended = [worker.ends_within(max(0.0, end - time.monotonic())) for worker in self._workers]
+        if not all(ended):
+            log.warning("%d workers did not end in %g s and were killed", ended.count(False), STOP_SECONDS)
+            _hand_back(self._settings)
 
 
 class _WorkerProcess:
@@ -58,16 +61,17 @@ class _WorkerProcess:
                 self._stopping.set()
                 self._process.terminate()
 
-    def wait(self, seconds: float) -> None:
+    def ends_within(self, seconds: float) -> bool:
+        """Whether it ended by itself; else it is killed."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            log.warning(
-                "a worker did not end in %g s and is killed; its node is free in a while", STOP_SECONDS
-            )
             self._process.kill()
             self._process.wait()
-        self._thread.join()
+            return False
+        finally:
+            self._thread.join()
+        return True
 
     def _start(self) -> subprocess.Popen[Any]:
         # A session of its own: Ctrl-C reaches the worker through `tell_to_stop`, once.
@@ -97,6 +101,22 @@ def run_until_told(processes: WorkerProcesses) -> None:
         pass
     processes.tell_to_stop()
     processes.wait()
+
+
+def _hand_back(settings: Settings) -> None:
+    """Hand back the nodes of workers that were killed: while models load they do not listen."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from service.db.store import Store
+    from service.worker import release_dead
+
+    store = Store(settings.database_url)
+    try:
+        release_dead(store)
+    except SQLAlchemyError as error:
+        log.warning("their nodes are free when their leases end: %s", error.args[0])
+    finally:
+        store.close()
 
 
 def device_of(settings: Settings, number: int) -> str:

@@ -140,12 +140,15 @@ def test_the_first_token_lets_a_box_start_and_a_stopped_job_goes_on(box: Box, tm
 
     (node,) = store.nodes(submitted.id)
     assert (node.state, node.lease_owner) == (NodeState.READY, None)
-    begun = store.trials(node.id)
-    assert not any(trial.state is TrialState.FAILED for trial in begun)
+    kept = {trial.id: store.renders(trial.id) for trial in store.trials(node.id)}
+    assert any(kept.values())
 
     box.up()
     wait_until(lambda: store.job(submitted.id).state is JobState.DONE, "the job to be done", PATIENCE)
-    assert [trial.id for trial in store.trials(node.id)][: len(begun)] == [trial.id for trial in begun]
+    trials = {trial.id: trial for trial in store.trials(node.id)}
+    for trial_id, renders in kept.items():
+        assert trials[trial_id].state is TrialState.DONE
+        assert store.renders(trial_id)[: len(renders)] == renders, "what was rendered is not rendered again"
     box.down()
     store.close()
 

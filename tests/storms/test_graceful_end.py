@@ -21,13 +21,13 @@ from service.db.states import NodeState
 from tests.storms.conftest import MakeSite
 from tests.storms.fleet import Member
 from tests.storms.site import Site
-from tests.storms.test_told_to_stop import HANDED_BACK_SECONDS, LONG
+from tests.storms.test_told_to_stop import LONG
 
 pytestmark = pytest.mark.slow
 
 SERVICE_RESTARTS = 1012
 """The close code that tells a browser to connect again (registry of RFC 6455)."""
-FRESH_PROCESS_SECONDS = 120.0
+FRESH_PROCESS_SECONDS = 600.0
 
 
 @dataclass
@@ -125,7 +125,7 @@ def test_a_request_that_waits_for_the_database_holds_nothing_up(site: Site) -> N
 
 @pytest.mark.parametrize("command", ["serve --workers 2", "worker --count 2"])
 def test_workers_hand_their_nodes_back_to_others(command: str, make_site: MakeSite) -> None:
-    """The leases would last ten minutes."""
+    """The leases would last ten minutes. Workers that still load their models may have to be killed."""
     site = make_site(lease_seconds=600)
     jobs = [site.queue(probes=[LONG], heldout=None, name=name, output=name) for name in ("one", "two")]
     port = ["--port", str(site.fleet.port)] if command.startswith("serve") else []
@@ -133,12 +133,12 @@ def test_workers_hand_their_nodes_back_to_others(command: str, make_site: MakeSi
     site.wait(lambda: all(site.node(each).lease_owner for each in jobs), "two workers", FRESH_PROCESS_SECONDS)
     owners = {site.node(each).lease_owner for each in jobs}
     assert len(owners) == 2
-    assert tell_to_stop(told, 60.0) < HANDED_BACK_SECONDS
+    assert tell_to_stop(told, 60.0) < LEAVE_SECONDS
     assert [(site.node(each).state, site.node(each).lease_owner) for each in jobs] == [
         (NodeState.READY, None)
     ] * 2
     assert not site.store.workers(), "who ended is off the list"
 
     site.fleet.start_worker()
-    taken = site.wait(lambda: site.node(jobs[0]).lease_owner, "another worker to take over", 30.0)
+    taken = site.wait(lambda: site.node(jobs[0]).lease_owner, "another worker to take over", 60.0)
     assert taken not in owners
