@@ -25,7 +25,8 @@ class Context:
     catalog: Catalog
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:
+    # Not a plain function: FastAPI would call it in a thread, for every request.
     context: Context = request.app.state.context
     return context
 
