@@ -28,7 +28,8 @@ class Context:
     """Set when the server is told to stop: what would go on for ever ends then."""
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:
+    # Not a plain function: FastAPI would call it in a thread, for every request.
     context: Context = request.app.state.context
     return context
 

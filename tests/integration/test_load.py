@@ -1,4 +1,4 @@
-"""The load benchmark, small: a server, a worker, pages and readers at once. Nothing may fail; time is not asked.
+"""The load benchmark, small: a server, a worker, pages and readers at once. Nothing may fail.
 
 The figures are in docs/load.md.
 """

@@ -25,6 +25,7 @@ from tests.tiny_models import job, write_reward
 
 HUB_ID, URL, PATH = "stabilityai/stable-diffusion-2-1", "https://evil.example/x.safetensors", "/etc/passwd"
 UPWARDS = "../../etc/passwd"
+NAMES = (HUB_ID, URL, PATH, UPWARDS)
 LOOPBACK = ("127.0.0.1", "::1", "localhost", "testserver")
 
 
@@ -37,24 +38,24 @@ def dialled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The hosts that were asked for; none is reached."""
     asked: list[str] = []
 
-    def refuse(host: Any) -> None:
-        name = host[0] if isinstance(host, tuple) else host
-        if name is not None and str(name) not in LOOPBACK:
-            asked.append(str(name))
-            raise Dialled(name)
-
     connect, look_up = socket.socket.connect, socket.getaddrinfo
-    monkeypatch.setattr(
-        socket.socket,
-        "connect",
-        lambda self, address: (
-            refuse(address if self.family != socket.AF_UNIX else None),
-            connect(self, address),
-        )[1],
-    )
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda host, *more, **how: (refuse(host), look_up(host, *more, **how))[1]
-    )
+
+    def check(host: object) -> None:
+        if host is not None and str(host) not in LOOPBACK:
+            asked.append(str(host))
+            raise Dialled(host)
+
+    def connect_here(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX:
+            check(address[0])
+        connect(self, address)
+
+    def look_up_here(host: Any, *more: Any, **how: Any) -> Any:
+        check(host)
+        return look_up(host, *more, **how)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
     return asked
 
 
@@ -96,31 +97,27 @@ def everywhere(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "sampler", job(probes={**given, "defaults": {**given["defaults"], "sampler": name}})
 
 
-@pytest.mark.parametrize("name", [HUB_ID, URL, PATH, UPWARDS])
-def test_no_field_of_a_submission_reaches_the_network(
-    client: TestClient, dialled: list[str], name: str
-) -> None:
-    for where, body in everywhere(name):
-        for path in ("/api/v1/jobs", "/api/v1/jobs/plan"):
-            answer = client.post(path, json=body)
-            assert answer.status_code == 422, (where, answer.text)
-            assert len(answer.json()["detail"]) > 20, where
+def test_no_field_of_a_submission_reaches_the_network(client: TestClient, dialled: list[str]) -> None:
+    for name in NAMES:
+        for where, body in everywhere(name):
+            for path in ("/api/v1/jobs", "/api/v1/jobs/plan"):
+                answer = client.post(path, json=body)
+                assert answer.status_code == 422, (name, where, answer.text)
+                assert len(answer.json()["detail"]) > 20, where
     assert dialled == []
 
 
-@pytest.mark.parametrize("name", [HUB_ID, URL, PATH, UPWARDS])
-def test_no_other_request_with_a_model_reaches_the_network(
-    client: TestClient, dialled: list[str], name: str
-) -> None:
-    for path, body in (
-        ("components/extract", {"model": name, "components": ["vae"], "output": "x"}),
-        ("components/convert", {"model": name, "output": "x"}),
-        ("components/prune", {"model": name, "output": "x"}),
-        ("uniform", {"models": [name, "left"], "output": "x"}),
-    ):
-        answer = client.post(f"/api/v1/{path}", json=body)
-        assert answer.status_code == 422, (path, answer.text)
-    assert client.get("/api/v1/components", params={"model": name}).status_code in (404, 422)
+def test_no_other_request_with_a_model_reaches_the_network(client: TestClient, dialled: list[str]) -> None:
+    for name in NAMES:
+        for path, body in (
+            ("components/extract", {"model": name, "components": ["vae"], "output": "x"}),
+            ("components/convert", {"model": name, "output": "x"}),
+            ("components/prune", {"model": name, "output": "x"}),
+            ("uniform", {"models": [name, "left"], "output": "x"}),
+        ):
+            answer = client.post(f"/api/v1/{path}", json=body)
+            assert answer.status_code == 422, (path, answer.text)
+        assert client.get("/api/v1/components", params={"model": name}).status_code in (404, 422)
     assert dialled == []
 
 

@@ -34,7 +34,7 @@ def test_the_best_so_far_never_falls_and_failed_trials_have_no_point() -> None:
 
 
 def test_thousands_of_trials_are_thinned_and_the_best_is_not() -> None:
-    scores = [0.5] * 5_000
+    scores: list[float | None] = [0.5] * 5_000
     scores[1234] = 0.9
     shown = progress_chart(view(scores), LIGHT, by_renders=False)
     points, best, _warned = shown["series"]
