@@ -60,7 +60,8 @@ class Fields:
     def area(self, label: str, target: object, name: str, at: str = "", placeholder: str = "") -> ui.textarea:
         """Several lines of text."""
         shown = ui.textarea(label, value=getattr(target, name), placeholder=placeholder)
-        shown.props("outlined autogrow debounce=300").classes("wide")
+        shown.props("outlined autogrow debounce=300" + (" stack-label" if placeholder else ""))
+        shown.classes("wide")
         shown.on_value_change(lambda event: self._set(target, name, event.value or ""))
         return self._known(shown, at)
 

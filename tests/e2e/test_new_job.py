@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.browser import Visitor
+from tests.e2e.browser import PHONE, Visitor
 from tests.e2e.conftest import Service
 
 pytestmark = pytest.mark.slow
@@ -14,6 +14,10 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def form(visitor: Visitor) -> Page:
     """The form with two models and a prompt."""
+    return begun(visitor)
+
+
+def begun(visitor: Visitor) -> Page:
     page = visitor.open("/new")
     for name in ("left", "right"):
         page.get_by_role("checkbox", name=name, exact=True).click()
@@ -77,6 +81,17 @@ def test_an_error_opens_the_part_that_it_is_in(form: Page) -> None:
     page.get_by_role("button", name="Submit", exact=True).click()
     expect(page.get_by_role("alert").filter(has_text="IN99")).to_be_visible()
     expect(page.get_by_label("Frozen blocks")).to_be_visible()
+
+
+def test_what_is_folded_is_no_wider_than_a_phone(browser: Browser, service: Service) -> None:
+    visitor = Visitor(browser, service.url, viewport=PHONE, has_touch=True)
+    page = begun(visitor)
+    for fold in page.locator(".form .wipe-box").all():
+        fold.locator(".q-item").first.click()
+    page.locator("table.plain tbody tr").first.wait_for()
+    page.get_by_label("Tally of 01b").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    visitor.leave()
 
 
 def test_a_job_file_can_be_pasted_into_an_empty_form(visitor: Visitor) -> None:

@@ -130,9 +130,9 @@ def test_a_pair_is_computed_once_and_read_in_either_order(
     compared: list[object] = []
     real = optimizer.distances._compare
 
-    def noted(*args: Any) -> Any:
+    def noted(*args: Any, **named: Any) -> Any:
         compared.append(args[2])
-        return real(*args)
+        return real(*args, **named)
 
     monkeypatch.setattr(optimizer.distances, "_compare", noted)
     turned = distances_between([b, a, c], cache)
@@ -155,6 +155,16 @@ def test_a_damaged_cache_is_as_good_as_none(tmp_path: Path, damage: str) -> None
     (file,) = (tmp_path / "cache" / "distances").iterdir()
     file.write_text(damage)
     assert np.array_equal(distances_between(paths, tmp_path / "cache").l2("unet"), wanted)
+
+
+def test_it_tells_how_far_it_is(tmp_path: Path) -> None:
+    paths = [write_random(tmp_path / f"{seed}.safetensors", seed) for seed in range(2)]
+    told: list[tuple[str, float]] = []
+    distances_between(paths, tmp_path / "cache", lambda words, share: told.append((words, share)))
+    assert told[:2] == [("hashes the files", 0.0), ("hashes the files", 0.5)]
+    shares = [share for words, share in told if words == "compares the weights"]
+    assert shares == sorted(set(shares))
+    assert (len(shares), shares[0]) == (len(BLOCKS) + 2, 0.0)
 
 
 def test_a_part_that_a_file_lacks_is_left_out_and_said(tmp_path: Path) -> None:
