@@ -78,19 +78,6 @@ def settings(installation: Path, models: Path) -> Settings:
     return load_settings(installation, models_dir=models)
 
 
-@pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings)) as client:
-        yield client
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store(settings.database_url)
-    yield store
-    store.close()
-
-
 def submit(client: TestClient, **changes: Any) -> str:
     response = client.post("/api/v1/jobs", json=job(**{"search": SEARCH, **changes}))
     assert response.status_code == 201, response.text
@@ -102,9 +89,9 @@ def refusing(
     models: Path, tiny_scorers: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TestClient]:
     """A service that is asked for bad jobs alone: nothing is ever queued."""
-    folders = {"models_dir": models, "scorers_dir": tiny_scorers, "data_dir": tmp_path_factory.mktemp("data")}
+    folders = {"models_dir": models, "scorers_dir": tiny_scorers, "data_dir": tmp_path_factory.mktemp("site")}
     with TestClient(
-        create_app(load_settings(device="cpu", allowed_hosts=["testserver"], **folders))
+        create_app(load_settings(device="cpu", **folders)), base_url="http://localhost"
     ) as client:
         yield client
 
@@ -144,7 +131,8 @@ def check_file(file: Path, trial: TrialRecord, models: Path) -> None:
 def test_every_constraint_holds_from_the_request_to_the_file(
     client: TestClient, store: Store, settings: Settings, models: Path
 ) -> None:
-    job_id = submit(client)
+    probes = {"defaults": DEFAULTS, "prompts": ["a cat"], "seeds": [1]}
+    job_id = submit(client, probes=probes, heldout=None)
     Worker(settings, store).run_job(job_id)
     assert store.job(job_id).state is JobState.DONE, store.nodes(job_id)[0].reason
 
