@@ -150,7 +150,8 @@ def moments(searched: Searched, ahead: int) -> Array:
         (process,) = gains_of_a_process(points[:now], scores[:now], best, [ahead])
         came = max(0.0, float(scores[now : now + ahead].max()) - best)
         rows.append([came, found.gain, alike, process, *between([alike], [process])])
-    return np.array(rows).reshape(-1, 1 + len(ANSWERS)) / spread
+    brought: Array = np.array(rows).reshape(-1, 1 + len(ANSWERS)) / spread
+    return brought
 
 
 @dataclass(frozen=True)
@@ -165,11 +166,12 @@ def figures(found: Sequence[Array]) -> Mapping[str, Figures]:
     """By answer, from the moments of every search."""
     whole = np.concatenate(found)
     sums = np.array([each.sum(0) for each in found])
+
+    def ratio(column: int) -> Estimate:
+        return bootstrap(len(found), lambda chosen: float(sums[chosen, column].sum() / sums[chosen, 0].sum()))
+
     return {
-        answer: Figures(
-            bootstrap(len(found), lambda chosen, i=i: float(sums[chosen, i].sum() / sums[chosen, 0].sum())),
-            float(spearmanr(whole[:, 0], whole[:, i]).statistic),
-        )
+        answer: Figures(ratio(i), float(spearmanr(whole[:, 0], whole[:, i]).statistic))
         for i, answer in enumerate(ANSWERS, start=1)
     }
 
@@ -206,8 +208,8 @@ def main() -> None:
         runs = searches_of(read_runs(arguments.runs), arguments.histories, Kept(arguments.kept))
         for searched in (*real, *runs):
             for ahead in arguments.ahead:
-                if len(found := moments(searched, ahead)):
-                    rows[searched.row, ahead].append(found)
+                if len(seen := moments(searched, ahead)):
+                    rows[searched.row, ahead].append(seen)
     for ahead in arguments.ahead:
         everything = [each for (_, other), found in list(rows.items()) if other == ahead for each in found]
         if everything:

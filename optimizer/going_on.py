@@ -171,10 +171,10 @@ def _fitted(points: Array, scores: Array) -> _Process:
     for length in _LENGTHS:
         correlations = _correlations(points, points, length)
         for noise in _NOISES:
-            factor = np.linalg.cholesky(correlations + (noise + _JITTER) * np.eye(count))
-            whitened = solve_triangular(factor, np.stack([scores, np.ones(count)], 1), lower=True)
+            factor: Array = np.linalg.cholesky(correlations + (noise + _JITTER) * np.eye(count))
+            whitened: Array = solve_triangular(factor, np.stack([scores, np.ones(count)], 1), lower=True)
             mean = float(whitened[:, 0] @ whitened[:, 1] / (whitened[:, 1] @ whitened[:, 1]))
-            rest = whitened[:, 0] - mean * whitened[:, 1]
+            rest: Array = whitened[:, 0] - mean * whitened[:, 1]
             variance = float(rest @ rest) / count
             evidence = -0.5 * count * math.log(variance) - float(np.log(np.diag(factor)).sum())
             before = _log_normal(length, *_LENGTH_BEFORE) + _log_normal(noise, *_NOISE_BEFORE)

@@ -47,7 +47,9 @@ class Recipe(BaseModel):
     dtype: str = "float16"
     trials: int | None = Field(default=None, description="Trials that the search took.")
     scores: dict[str, float] = Field(
-        default_factory=dict, description="What the winner and its baselines scored, as 'search/winner'."
+        default_factory=dict,
+        description="What the winner and its baselines scored, as 'search/winner', and how sure its gain is, "
+        "as 'heldout/confidence' (docs/stopping.md).",
     )
     text_encoder_from: str = Field(default="a", description="a, or the names of those in `components`.")
     vae_from: str = Field(default="a", description="The same for the VAE.")

@@ -23,6 +23,7 @@ def a_trial(number: int, state: TrialState = TrialState.WAITING) -> TrialRecord:
         number=number,
         state=state,
         weights={},
+        choices=None,
         slopes=None,
         score=None,
         may_win=True,

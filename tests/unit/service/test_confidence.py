@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Search:
     def node(self) -> NodeRecord:
         return self.store.node(self.lease.node_id)
 
-    def trial(self, number: int, scores: Sequence[float], kind: TrialKind = TrialKind.SEARCH) -> None:
+    def trial(self, number: int, scores: Iterable[float], kind: TrialKind = TrialKind.SEARCH) -> None:
         judged = [{"clip": float(score), "human": 0.5} for score in scores]
         run_trial(self.store, self.settings, self.lease, kind, number, scores=judged)
 
