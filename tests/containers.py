@@ -107,6 +107,7 @@ class Container:
             "PATH": f"{installed / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(installed),
             "OMP_NUM_THREADS": "1",
+            "PYTHONFAULTHANDLER": "1",
             # A variable that is filled in with nothing is read as null here, and is empty for Docker.
             **{name: _below(root, value or "") for name, value in said.items()},
             **changes,

@@ -86,7 +86,13 @@ class Box:
             grace = float(service["stop_grace_period"].removesuffix("s"))
             assert grace > LEAVE_SECONDS
             process.send_signal(signal.SIGTERM)
-            assert process.wait(grace) == 0
+            try:
+                assert process.wait(grace) == 0
+            except subprocess.TimeoutExpired:
+                # It tells where each of its threads is.
+                process.send_signal(signal.SIGABRT)
+                process.wait()
+                pytest.fail("\n".join(container.says() for container in self.containers))
         self.processes.clear()
         for container in self.containers:
             assert "Traceback" not in container.says(), container.says()
