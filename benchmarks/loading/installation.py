@@ -11,11 +11,14 @@ import numpy as np
 from PIL import Image
 
 from service.access.roles import Role
+from service.catalog import Catalog
 from service.images import store_images
+from service.jobs import JobRequest
+from service.planning import validate_job
 from tests.storms.fleet import Member
 from tests.storms.many_trials import fill
 from tests.storms.site import Site
-from tests.tiny_models import write_models, write_reward
+from tests.tiny_models import job, write_models, write_reward
 
 PROBES = 20
 IMAGES, PIXELS = 200, 512
@@ -63,8 +66,7 @@ def installation(folder: Path, renders: int) -> Iterator[Installation]:
         # So many are planned that the search doesn't end while it is measured.
         job_id = site.queue(**_big_job(trials + 1_000_000))
         fill(site, job_id, trials, images=hashes)
-        for number in range(OTHER_JOBS):
-            site.queue(name=f"other {number}", output=f"other-{number}")
+        _queue_others(site)
         _, secret = site.store.create_token("spectator", Role.VIEWER)
         api, worker = site.fleet.start_api(), site.fleet.start_worker()
         yield Installation(
@@ -78,6 +80,14 @@ def installation(folder: Path, renders: int) -> Iterator[Installation]:
             last_trial=trials,
             last_event=site.store.last_event_id(job_id),
         )
+
+
+def _queue_others(site: Site) -> None:
+    """Jobs that wait their turn. One catalog looks at their models once."""
+    catalog = Catalog(site.settings.models_dir)
+    for number in range(OTHER_JOBS):
+        request = JobRequest.model_validate(job(name=f"other {number}", output=f"other-{number}"))
+        site.store.create_job(validate_job(request, site.settings, catalog))
 
 
 def _big_job(trials: int) -> dict[str, object]:

@@ -22,10 +22,13 @@ import uvloop
 
 TOLD_EVERY = 3.0
 AT_ONCE = 4
+AGAIN_AFTER = 1.0
+"""Seconds after which socket.io connects again when its socket was closed."""
+FAILURES = (aiohttp.ClientError, TimeoutError, ValueError, TypeError)
 _QUERY = re.compile(
-    r"query: \{'client_id': '([^']+)', 'next_message_id': (\d+), 'implicit_handshake': (True|False)\}"
+    r"query: \{'client_id': '([^']+)', 'next_message_id': (\d+), 'implicit_handshake': True\}"
 )
-_MESSAGE = re.compile(r'"_id":(\d+)')
+_NUMBER = re.compile(r'"_id":(\d+)')
 _RELOADS = "location.reload"
 
 
@@ -40,11 +43,16 @@ class Visit:
 
 @dataclass
 class PageFigures:
-    """What the browsers met. opened: seconds until a page was connected, each; lost: sockets that the server
-    closed, or pages that were told to load anew; cpu: share of a core that all browsers took here."""
+    """What the browsers met.
+
+    opened: seconds until a page was connected, each; reconnected: how often a socket was closed and the page
+    connected again; lost: pages that the server did not know any more, or told to load anew; cpu: share of a
+    core that all browsers took here.
+    """
 
     opened: list[float] = field(default_factory=list)
     failed: dict[str, int] = field(default_factory=dict)
+    reconnected: int = 0
     lost: int = 0
     messages: int = 0
     bytes: int = 0
@@ -55,6 +63,16 @@ class PageFigures:
     def fails(self, what: str) -> None:
         """Count a page that could not be opened."""
         self.failed[what] = self.failed.get(what, 0) + 1
+
+
+@dataclass
+class _Page:
+    """An open page. next_message: the number of the first message that it has not got."""
+
+    client_id: str
+    next_message: int
+    document_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    tab_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
 def watch(visit: Visit, clients: int, opened: Event, over: Event) -> PageFigures:
@@ -105,31 +123,34 @@ class _Watching:
         try:
             async with self._opening:
                 began = time.monotonic()
-                socket, client_id = await self._connect(session, path)
+                page = await _open(session, path)
+                socket = await self._connect(session, page)
                 self._figures.opened.append(time.monotonic() - began)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except FAILURES as error:
             self._figures.fails(f"{type(error).__name__}: {error}")
             return
         finally:
             ready.set()
-        async with socket:
-            await self._listen(socket, client_id)
+        while True:
+            async with socket:
+                if await self._listen(socket, page):
+                    break
+            await asyncio.sleep(AGAIN_AFTER)
+            try:
+                socket = await self._connect(session, page)
+            except FAILURES:
+                break
+            self._figures.reconnected += 1
         self._figures.lost += 1
 
-    async def _connect(
-        self, session: aiohttp.ClientSession, path: str
-    ) -> tuple[aiohttp.ClientWebSocketResponse, str]:
-        async with session.get(path) as answer:
-            answer.raise_for_status()
-            found = _QUERY.search(await answer.text())
-        if found is None:
-            raise ValueError("the page has no query for its socket")
+    async def _connect(self, session: aiohttp.ClientSession, page: _Page) -> aiohttp.ClientWebSocketResponse:
+        """A socket of an open page. Raises ValueError where the server does not know the page."""
         query = {
-            "client_id": found[1],
-            "next_message_id": found[2],
-            "implicit_handshake": found[3].lower(),
-            "document_id": uuid.uuid4(),
-            "tab_id": uuid.uuid4(),
+            "client_id": page.client_id,
+            "next_message_id": page.next_message,
+            "implicit_handshake": "true",
+            "document_id": page.document_id,
+            "tab_id": page.tab_id,
             "EIO": 4,
             "transport": "websocket",
         }
@@ -139,15 +160,16 @@ class _Watching:
             compress=15,
             max_msg_size=0,
         )
+        # Engine.io's greeting, then socket.io's; TypeError where the socket is closed instead.
         await socket.receive_str()
         await socket.send_str("40")
         answered = await socket.receive_str()
         if not answered.startswith("40"):
             raise ValueError(f"the socket was refused: {answered[:100]}")
-        return socket, found[1]
+        return socket
 
-    async def _listen(self, socket: aiohttp.ClientWebSocketResponse, client_id: str) -> None:
-        """Until the server closes the socket, or has the page loaded anew."""
+    async def _listen(self, socket: aiohttp.ClientWebSocketResponse, page: _Page) -> bool:
+        """Until the server closes the socket, or, then True, has the page loaded anew."""
         told = time.monotonic()
         async for message in socket:
             if message.type is not aiohttp.WSMsgType.TEXT:
@@ -159,8 +181,21 @@ class _Watching:
             self._figures.messages += 1
             self._figures.bytes += len(text)
             if _RELOADS in text:
-                return
-            if time.monotonic() - told > TOLD_EVERY and (ids := _MESSAGE.findall(text)):
+                return True
+            # The number is what the server wrote last into the message.
+            if ids := _NUMBER.findall(text, max(0, len(text) - 40)):
+                page.next_message = int(ids[-1]) + 1
+            if time.monotonic() - told > TOLD_EVERY:
                 told = time.monotonic()
-                ack = {"client_id": client_id, "next_message_id": int(ids[-1]) + 1}
+                ack = {"client_id": page.client_id, "next_message_id": page.next_message}
                 await socket.send_str(f"42{json.dumps(['ack', ack])}")
+        return False
+
+
+async def _open(session: aiohttp.ClientSession, path: str) -> _Page:
+    async with session.get(path) as answer:
+        answer.raise_for_status()
+        found = _QUERY.search(await answer.text())
+    if found is None:
+        raise ValueError("the page has no query for its socket")
+    return _Page(found[1], int(found[2]))
