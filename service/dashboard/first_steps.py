@@ -27,7 +27,7 @@ def first_steps(here: Site) -> list[Step]:
         count = len(here.catalog.names())
     except InputError:
         count = 0
-    there = "there is one" if count else "it is empty"
+    there = "there is one" if count else "there are none"
     models = Step(
         "Two models or more",
         count > 1,

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi.concurrency import run_in_threadpool
 from nicegui import background_tasks, ui
 
+from scoring.errors import InputError
 from service.api.jobs import submitter
 from service.dashboard.form_budget import BudgetPart
 from service.dashboard.form_fields import Fields, into_view
@@ -34,7 +35,11 @@ async def submit_page() -> None:
             ui.spinner(size="1.6em")
         box = ui.element("div").classes("stack form")
     await ui.context.client.connected()
-    models = await run_in_threadpool(model_rows)
+    try:
+        models = await run_in_threadpool(model_rows)
+    except InputError:
+        # There is no models folder yet: what is said of an empty one tells where it belongs.
+        models = []
     scorers = await run_in_threadpool(offers, site().settings.scorers_dir)
     waiting.delete()
     with box:

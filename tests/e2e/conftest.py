@@ -84,7 +84,7 @@ def service(
         store.close()
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(180)
 
 
 @pytest.fixture(scope="package")
