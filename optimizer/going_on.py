@@ -171,8 +171,8 @@ def _fitted(points: Array, scores: Array) -> _Process:
     for length in _LENGTHS:
         correlations = _correlations(points, points, length)
         for noise in _NOISES:
-            factor: Array = np.linalg.cholesky(correlations + (noise + _JITTER) * np.eye(count))
-            whitened: Array = solve_triangular(factor, np.stack([scores, np.ones(count)], 1), lower=True)
+            factor = np.linalg.cholesky(correlations + (noise + _JITTER) * np.eye(count)).astype(float)
+            whitened = solve_triangular(factor, np.stack([scores, np.ones(count)], 1), lower=True)
             mean = float(whitened[:, 0] @ whitened[:, 1] / (whitened[:, 1] @ whitened[:, 1]))
             rest: Array = whitened[:, 0] - mean * whitened[:, 1]
             variance = float(rest @ rest) / count
