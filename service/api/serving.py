@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import socket
@@ -27,6 +28,7 @@ LARGEST_HEAD = 64_000
 LARGEST_MESSAGE = 1_000_000
 GRACE_SECONDS = 3
 LEAVE_SECONDS = 25.0
+LAST_SECONDS = 32.0
 
 
 class _Impatient(HttpToolsProtocol):
@@ -84,6 +86,8 @@ class Server(uvicorn.Server):
             deadline = threading.Timer(LEAVE_SECONDS, _leave)
             deadline.daemon = True
             deadline.start()
+            # While an interpreter takes itself apart no thread of Python runs any more; this one is none.
+            faulthandler.dump_traceback_later(LAST_SECONDS, exit=True)
         await super().shutdown(sockets)
 
 
