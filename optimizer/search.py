@@ -86,9 +86,9 @@ class SearchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sampler: SamplerName = Field(
-        default="gp",
-        description="gp: Optuna's GPSampler; gradient: climbs by slopes, which make a trial take about four "
-        "times as long; auto: gradient where a scorer is differentiable, else gp; tpe; cmaes: CMA-ES around "
+        default="auto",
+        description="auto: gradient where a scorer is differentiable, else gp; gradient: climbs by slopes, "
+        "which make a trial take about four times as long; gp: Optuna's GPSampler; tpe; cmaes: CMA-ES around "
         "the uniform merge; random. docs/search-benchmark.md compares them.",
     )
     trials: int = Field(
@@ -146,10 +146,10 @@ class SearchSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check_drafts(self) -> SearchSettings:
-        if self.drafts is not None and self.sampler in BY_SLOPES:
+        if self.drafts is not None and self.sampler == "gradient":
             raise ValueError(
-                f"drafts do not go with sampler {self.sampler}, whose trials are rendered whole for their "
-                "slopes: leave one of the two out"
+                "drafts do not go with sampler gradient, whose trials are rendered whole for their slopes: "
+                "leave one of the two out"
             )
         return self
 

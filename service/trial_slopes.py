@@ -49,7 +49,9 @@ class TrialSlopes:
         if differentiable is None:
             return
         counting = {spec.scorer: differentiable.scorers[spec.scorer] for spec in plan.scorers}
-        choice = resolve_sampler(plan.search.sampler, counting, plan.tally, plan.search.choices.options)
+        search = plan.search
+        drafts = search.drafts is not None
+        choice = resolve_sampler(search.sampler, counting, plan.tally, search.choices.options, drafts=drafts)
         if choice.reason:
             say(choice.reason)
         if choice.sampler == "gradient":

@@ -21,16 +21,23 @@ class Choice:
 
 
 def resolve_sampler(
-    asked: SamplerName, differentiable: Mapping[str, bool], tally: str, choosing: Collection[str] = ()
+    asked: SamplerName,
+    differentiable: Mapping[str, bool],
+    tally: str,
+    choosing: Collection[str] = (),
+    *,
+    drafts: bool = False,
 ) -> Choice:
     """The sampler of a search by these scorers and this tally.
 
     differentiable: scorer -> whether gradients pass through it, of those that count. `auto` and `gradient`
     become gradient where one of them is and the tally is arithmetic; else gp. choosing: what is searched
-    beside numbers.
+    beside numbers. drafts: whether trials are drafted first.
     """
     if asked not in BY_SLOPES:
         return Choice(asked, "")
+    if drafts:
+        return Choice("gp", f"sampler {asked}: gp, as a trial with slopes is rendered whole, and not drafted")
     if choosing:
         return Choice("gp", f"sampler {asked}: gp, as the score has no slope along {', '.join(choosing)}")
     if tally != _LINEAR_TALLY:

@@ -11,8 +11,8 @@ from service.dashboard.form_judges import tally_words
 from service.dashboard.job_form import JobForm, Override
 
 SEARCHES = {
-    "gp": "Gaussian process: best with up to some hundred trials",
     "auto": "auto: by slopes where a scorer has them, else Gaussian process",
+    "gp": "Gaussian process: best of those without slopes, up to some hundred trials",
     "gradient": "gradient: climbs by slopes; a trial takes about four times as long",
     "tpe": "TPE: for thousands of trials",
     "cmaes": "CMA-ES: around the uniform merge",

@@ -119,7 +119,7 @@ class JobForm:
     vote_trials: float | None = 8
     votes: float | None = 24
     heldout_votes: float | None = 24
-    search: str = "gp"
+    search: str = "auto"
     trials: float | None = 60
     final_trials: float | None = None
     minutes: float | None = None

@@ -74,7 +74,7 @@ def probes(**changes: Any) -> dict[str, Any]:
             {"search": {"trials": 9, "drafts": {}}, "scorers": [{"scorer": "human"}], "watch": []},
             r"search\.drafts: people vote on whole images",
         ),
-        ({"search": {"sampler": "auto", "drafts": {}}}, "drafts do not go with sampler auto"),
+        ({"search": {"sampler": "gradient", "drafts": {}}}, "drafts do not go with sampler gradient"),
         ({"search": {"drafts": {"steps": 1}}}, "a draft with all steps at full size is the trial itself"),
         ({"tally": "mode"}, "tally: unknown 'mode'; known: arithmetic"),
         ({"scorers": [{"scorer": "taste"}]}, "unknown scorer 'taste'; known: .*clip"),

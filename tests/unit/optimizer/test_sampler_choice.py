@@ -29,6 +29,12 @@ def test_without_slopes_it_is_gp_and_says_why(
     assert reason in choice.reason
 
 
+def test_drafted_trials_have_no_slopes() -> None:
+    choice = resolve_sampler("auto", {"clip": True}, "arithmetic", drafts=True)
+    assert choice.sampler == "gp"
+    assert "not drafted" in choice.reason
+
+
 @pytest.mark.parametrize("asked", ["gp", "tpe", "cmaes", "random"])
 def test_a_sampler_that_needs_no_slopes_is_taken_as_asked(asked: SamplerName) -> None:
     assert resolve_sampler(asked, {"clip": True}, "arithmetic") == Choice(asked, "")

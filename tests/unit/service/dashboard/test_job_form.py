@@ -39,7 +39,7 @@ def test_a_filled_form_is_a_job_file_that_reads_back_the_same() -> None:
     assert job["name"] == "left + right"
     assert (job["probes"]["prompts"], job["probes"]["seeds"]) == (["a cat", "a dog"], [1, 2])
     assert job["probes"]["defaults"]["schedule"] == "Karras"
-    assert job["search"] == {"sampler": "gp", "trials": 60, "seconds": 90, "seed": 0}
+    assert job["search"] == {"sampler": "auto", "trials": 60, "seconds": 90, "seed": 0}
 
 
 def test_what_is_left_empty_is_left_out() -> None:
