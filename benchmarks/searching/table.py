@@ -157,7 +157,7 @@ def family_table(family: str, runs: Sequence[Run]) -> Table | None:
 
 def _went_on(by_objective: Mapping[str, Run], renders: int) -> bool:
     """Whether the arm was not ended long before so many renders."""
-    return median(run.costs()[-1] for run in by_objective.values()) >= 0.9 * renders
+    return median(run.costs()[-1] for run in by_objective.values()) >= 0.8 * renders
 
 
 def seconds(runs: Any) -> float:

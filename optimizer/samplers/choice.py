@@ -36,18 +36,10 @@ def resolve_sampler(
     """
     if asked not in BY_SLOPES:
         return Choice(asked, "")
-    if drafts:
-        return Choice("gp", f"sampler {asked}: gp, as a trial with slopes is rendered whole, and not drafted")
-    if choosing:
-        return Choice("gp", f"sampler {asked}: gp, as the score has no slope along {', '.join(choosing)}")
-    if tally != _LINEAR_TALLY:
-        return Choice(
-            "gp",
-            f"sampler {asked}: gp, as slopes are those of the arithmetic tally and this one is {tally}",
-        )
     through = [name for name, has in differentiable.items() if has]
-    if not through:
-        return Choice("gp", f"sampler {asked}: gp, as no scorer has slopes: {', '.join(differentiable)}")
+    why_not = _why_without_slopes(differentiable, tally, choosing, drafts=drafts)
+    if why_not:
+        return Choice("gp", f"sampler {asked}: gp, as {why_not}")
     if asked == "gradient" and len(through) == len(differentiable):
         return Choice("gradient", "")
     constant = [name for name in differentiable if name not in through]
@@ -57,3 +49,18 @@ def resolve_sampler(
         f"sampler {asked}: gradient, as slopes pass through {', '.join(through)}{without}; a trial with "
         "slopes takes about four times as long as one without",
     )
+
+
+def _why_without_slopes(
+    differentiable: Mapping[str, bool], tally: str, choosing: Collection[str], *, drafts: bool
+) -> str | None:
+    """Why a search has no slopes, in words; None where it has."""
+    if drafts:
+        return "a trial with slopes is rendered whole, and not drafted"
+    if choosing:
+        return f"the score has no slope along {', '.join(choosing)}"
+    if tally != _LINEAR_TALLY:
+        return f"slopes are those of the arithmetic tally and this one is {tally}"
+    if not any(differentiable.values()):
+        return f"no scorer has slopes: {', '.join(differentiable)}"
+    return None
