@@ -157,12 +157,13 @@ def test_elements_and_choices_have_columns_and_parameters_of_their_own(tmp_path:
         )
         for number, option in enumerate(("a", "=b"))
     ]
-    rows = list(csv.DictReader(io.StringIO(trials_csv(table(*given)))))
+    told = table(*given).model_copy(update={"options": {"text_encoder": ["a", "=b"]}})
+    rows = list(csv.DictReader(io.StringIO(trials_csv(told))))
     assert list(rows[0])[8:] == ["text_encoder", "IN00", "OUT05", "OUT05/attn2"]
     assert [each["text_encoder"] for each in rows] == ["a", "'=b"], "no formula"
-    name = write_study(tmp_path / "s.sqlite3", table(*given))
+    name = write_study(tmp_path / "s.sqlite3", told)
     study = optuna.load_study(study_name=name, storage=storage_url(tmp_path / "s.sqlite3"))
     assert [trial.params["text_encoder"] for trial in study.trials] == ["a", "=b"]
     assert study.trials[0].params["OUT05/attn2"] == 0.75
     with pytest.raises(InputError, match="differ in OUT05/attn2, text_encoder too"):
-        mbwrt_history(table(*given))
+        mbwrt_history(told)
