@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import fmean
 
 import numpy as np
@@ -174,8 +173,6 @@ def _each(count: int) -> Groups:
     return tuple((number,) for number in range(count))
 
 
-# A running job is looked at twice a second, and its winner changes seldom.
-@lru_cache(maxsize=256)
 def _bootstrap(
     winner: tuple[float, ...], rivals: tuple[tuple[float, ...], ...], tally_name: str, groups: Groups
 ) -> tuple[float, NDArray[np.float64]]:
