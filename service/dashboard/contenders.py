@@ -47,13 +47,16 @@ def choices(view: NodeView, *, heldout: bool, also: Sequence[str] = ()) -> dict[
     if heldout:
         present = {_HELDOUT[t.kind] for t in _heldout(view)}
         return {key: label for key, label in names.items() if key in present}
-    numbers = {trial.number for trial in view.searched}
-    found = {key: names[key] for place, key in enumerate(_SEARCH) if place in numbers and view.progress.b}
+    there = {trial.number for trial in view.searched[: len(_SEARCH)]}
+    found = {key: names[key] for place, key in enumerate(_SEARCH) if place in there and view.progress.b}
     if view.best:
         found["best"] = names["best"]
+    # Nearly always none: then thousands of trials need not be looked through for each browser.
+    numbers = {int(key) for key in also if key.isdecimal()}
+    chosen = [t for t in view.ranked[OFFERED:] if t.number in numbers] if numbers else []
     others = {
         str(t.number): f"trial {t.number}"
-        for t in (*view.ranked[1:OFFERED], *(t for t in view.ranked[OFFERED:] if str(t.number) in also))
+        for t in (*view.ranked[1:OFFERED], *chosen)
         if view.progress.b is None or t.number > 2
     }
     return {**found, **others}
