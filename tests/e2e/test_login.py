@@ -34,7 +34,7 @@ def log_in(visitor: Visitor, token: str) -> None:
 
 def test_a_person_logs_in_works_and_logs_out(guarded: Running, browser: Browser) -> None:
     admin = guarded.bearer(Role.ADMIN)
-    made = httpx.post(f"{guarded.url}/api/v1/jobs", json=job(), headers=admin).json()["id"]
+    made = httpx.post(f"{guarded.url}/api/v1/jobs", json=job(), headers=admin, timeout=120).json()["id"]
     visitor = Visitor(browser, guarded.url)
     log_in(visitor, guarded.tokens[Role.SUBMITTER])
     page = visitor.open(f"/jobs/{made}")
@@ -52,7 +52,7 @@ def test_a_person_logs_in_works_and_logs_out(guarded: Running, browser: Browser)
 
 def test_a_viewer_looks_and_changes_nothing(guarded: Running, browser: Browser) -> None:
     admin = guarded.bearer(Role.ADMIN)
-    made = httpx.post(f"{guarded.url}/api/v1/jobs", json=job(), headers=admin).json()["id"]
+    made = httpx.post(f"{guarded.url}/api/v1/jobs", json=job(), headers=admin, timeout=120).json()["id"]
     visitor = Visitor(browser, guarded.url)
     log_in(visitor, guarded.tokens[Role.VIEWER])
     page = visitor.open(f"/jobs/{made}")
