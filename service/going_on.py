@@ -6,10 +6,10 @@ from pydantic import BaseModel, Field
 
 from optimizer.going_on import Outlook
 from optimizer.search import SearchSettings, ToldTrial, expected_gain
-from service.dashboard.texts import duration
 from service.db.records import NodeRecord
 from service.db.states import NodeKind
 from service.db.store import Store
+from service.durations import duration
 from service.remembered import Remembered
 
 

@@ -6,7 +6,8 @@ from nicegui import ui
 
 from service.dashboard.job_topics import JobLine
 from service.dashboard.layout import stat
-from service.dashboard.texts import clock, duration, signed
+from service.dashboard.texts import clock, signed
+from service.durations import duration
 
 GAIN = "The result above the best it has to beat: every leaf and their uniform merge."
 

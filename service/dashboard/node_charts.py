@@ -12,8 +12,9 @@ from optimizer.blocks import BLOCKS, BlockWeights
 from optimizer.elements import is_element
 from service.dashboard.charts import Options, axis, legend, tooltip
 from service.dashboard.node_topics import NodeView, blocks_in_order
-from service.dashboard.texts import duration, number, shorter
+from service.dashboard.texts import number, shorter
 from service.dashboard.theme import Palette
+from service.durations import duration
 from service.results import BASELINE_NAMES
 
 TOP = 10

@@ -24,11 +24,12 @@ from service.dashboard.node_charts import (
     u_chart,
 )
 from service.dashboard.node_topics import NodeView, node_topic
-from service.dashboard.texts import duration, number, signed
+from service.dashboard.texts import number, signed
 from service.dashboard.theme import Palette
 from service.dashboard.trial_table import TrialTable
 from service.db.records import TrialRecord
 from service.db.states import NodeKind
+from service.durations import duration
 from service.going_on import GoingOn
 from service.progress import NodeProgress
 from service.results import beside_blocks

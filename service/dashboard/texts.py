@@ -19,21 +19,6 @@ def signed(value: float | None) -> str:
     return NOTHING if value is None else f"{'+' if value >= 0 else '−'}{number(abs(value))}"
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: `42 s`, `7 min`, `3 h 05 min`, `2 d 4 h`."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 1 or seconds == 0 else "< 1 s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    hours = round(seconds / 3600)
-    return f"{hours // 24} d {hours % 24} h"
-
-
 def size(count: int | None) -> str:
     """Bytes as a person says them."""
     if count is None:

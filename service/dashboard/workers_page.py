@@ -9,8 +9,9 @@ from nicegui import ui
 from service.dashboard.layout import empty, frame, panel, stat, state_badge
 from service.dashboard.live import follow
 from service.dashboard.snapshot import Topic
-from service.dashboard.texts import duration, size
+from service.dashboard.texts import size
 from service.db.records import WorkerRecord
+from service.durations import duration
 
 SILENT_SECONDS = 20.0
 WORKERS: Topic[list[WorkerRecord]] = Topic("workers", lambda store: store.workers(), every=2.0)

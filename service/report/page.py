@@ -14,6 +14,7 @@ from markupsafe import Markup
 from scoring.errors import InputError
 from service.confidence import Gain
 from service.db.store import Store
+from service.durations import duration
 from service.report.contents import (
     Comparison,
     Contender,
@@ -137,7 +138,7 @@ def _template() -> Template:
     environment = Environment(
         loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": _number, "signed": _signed, "duration": _duration}
+    environment.filters |= {"number": _number, "signed": _signed, "duration": duration}
     return environment.get_template("report.html")
 
 
@@ -148,12 +149,3 @@ def _number(value: float | None) -> str:
 
 def _signed(value: float | None) -> str:
     return "–" if value is None else f"{'+' if value >= 0 else '−'}{_number(abs(value))}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
