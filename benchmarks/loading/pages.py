@@ -46,13 +46,14 @@ class PageFigures:
     """What the browsers met.
 
     opened: seconds until a page was connected, each; reconnected: how often a socket was closed and the page
-    connected again; lost: pages that the server did not know any more, or told to load anew; cpu: share of a
-    core that all browsers took here.
+    connected again; reloaded: how often it was loaded anew, since the server did not know it any more or said
+    so; lost: pages that could not be; cpu: share of a core that all browsers took here.
     """
 
     opened: list[float] = field(default_factory=list)
     failed: dict[str, int] = field(default_factory=dict)
     reconnected: int = 0
+    reloaded: int = 0
     lost: int = 0
     messages: int = 0
     bytes: int = 0
@@ -131,17 +132,23 @@ class _Watching:
             return
         finally:
             ready.set()
-        while True:
-            async with socket:
-                if await self._listen(socket, page):
-                    break
-            await asyncio.sleep(AGAIN_AFTER)
-            try:
+        try:
+            while True:
+                async with socket:
+                    reload = await self._listen(socket, page)
+                await asyncio.sleep(AGAIN_AFTER)
+                if not reload:
+                    try:
+                        socket = await self._connect(session, page)
+                        self._figures.reconnected += 1
+                        continue
+                    except FAILURES:
+                        pass
+                self._figures.reloaded += 1
+                page = await _open(session, path)
                 socket = await self._connect(session, page)
-            except FAILURES:
-                break
-            self._figures.reconnected += 1
-        self._figures.lost += 1
+        except FAILURES:
+            self._figures.lost += 1
 
     async def _connect(self, session: aiohttp.ClientSession, page: _Page) -> aiohttp.ClientWebSocketResponse:
         """A socket of an open page. Raises ValueError where the server does not know the page."""
@@ -163,7 +170,8 @@ class _Watching:
         # Engine.io's greeting, then socket.io's; TypeError where the socket is closed instead.
         await socket.receive_str()
         await socket.send_str("40")
-        answered = await socket.receive_str()
+        while (answered := await socket.receive_str()) == "2":
+            await socket.send_str("3")
         if not answered.startswith("40"):
             raise ValueError(f"the socket was refused: {answered[:100]}")
         return socket

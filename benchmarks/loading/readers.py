@@ -162,10 +162,9 @@ class _Reading:
 
     async def _read(self, name: str, path: str, due: float) -> None:
         reads = self._kinds[name]
-        known = self._etags.get(path) if self._draw.random() < AGAIN else None
-        headers = {"If-None-Match": known} if known else {}
+        again = self._draw.random() < AGAIN
         try:
-            async with self._turns, self._session.get(path, headers=headers) as answer:
+            async with self._turns, self._session.get(path, headers=self._known(path, again)) as answer:
                 await answer.read()
                 if answer.status not in (200, 304):
                     reads.failed(str(answer.status))
@@ -177,6 +176,11 @@ class _Reading:
             reads.failed(type(error).__name__)
             return
         reads.seconds.append(asyncio.get_running_loop().time() - due)
+
+    def _known(self, path: str, again: bool) -> dict[str, str]:
+        """The ETag that was given before, where it is to be shown: asked when the read is sent."""
+        etag = self._etags.get(path) if again else None
+        return {"If-None-Match": etag} if etag else {}
 
     async def _follow(self) -> None:
         """Follow the events of the job from now on."""
