@@ -57,11 +57,6 @@ OURS: tuple[SamplerName, ...] = ("random", "tpe", "cmaes", "gp", "gradient")
 """Those that autombw offers. `auto` is gradient here: every objective has slopes."""
 
 
-WIDE: Mapping[str, SamplerName] = {"gp-wide": "gp", "gradient-wide": "gradient"}
-"""Samplers on the zoo with more probes and as many times fewer trials: what is learned by heart is less."""
-TIMES_PROBES = 3
-
-
 def arms(histories: Path | None = None) -> Mapping[str, Arm]:
     """By name, the cheapest first. histories: what `transfer` learns from; without, it can't be run."""
 
@@ -71,5 +66,4 @@ def arms(histories: Path | None = None) -> Mapping[str, Arm]:
         return knowledge(histories, seed % len(fitted(histories)))
 
     own: dict[str, Arm] = {"local-gp": local_process(None), "transfer": local_process(known)}
-    named: Mapping[str, SamplerName] = {**{name: name for name in OURS}, **WIDE}
-    return {**{name: ours(sampler) for name, sampler in named.items()}, "(1+1)": one_plus_one, **own, **PEERS}
+    return {**{name: ours(name) for name in OURS}, "(1+1)": one_plus_one, **own, **PEERS}

@@ -21,7 +21,7 @@ from benchmarks.searching.table import (
     truth_at,
 )
 
-WITHOUT_SLOPES, WITH_SLOPES, WIDE_WITH_SLOPES = "gp", "gradient", "gradient-wide"
+WITHOUT_SLOPES, WITH_SLOPES = "gp", "gradient"
 FEWEST = 10
 """Fewer paired objectives than these decide nothing."""
 BUDGET = 100
@@ -47,33 +47,32 @@ def goals_table(runs: Sequence[Run]) -> Table:
     cost = cost_to_reach(zoo, WITH_SLOPES, "tpe", BUDGET)
     figure = f"zoo: cost to reach TPE's score at {BUDGET} trials, median"
     row(figure, "<= .15", WITH_SLOPES, cost, cost is not None and cost.value <= 0.15)
-    for arm in (WITH_SLOPES, WIDE_WITH_SLOPES):
-        higher = share_higher(zoo, arm)
-        figure = "zoo: share of pairs whose held-out score is higher than the best arm's without slopes"
-        row(figure, ">= .8", arm, higher, higher is not None and higher.value >= 0.8)
-        uniform = held_out_gain(zoo, arm)
-        figure = "zoo: held-out gain over the uniform merge, median"
-        row(figure, "> 0, interval too", arm, uniform, uniform is not None and uniform.low > 0)
+    higher = share_higher(zoo)
+    figure = "zoo: share of pairs whose held-out score is higher than the best arm's without slopes"
+    row(figure, ">= .8", WITH_SLOPES, higher, higher is not None and higher.value >= 0.8)
+    uniform = held_out_gain(zoo)
+    figure = "zoo: held-out gain over the uniform merge, median"
+    row(figure, "> 0, interval too", WITH_SLOPES, uniform, uniform is not None and uniform.low > 0)
     return table
 
 
-def share_higher(zoo: Runs, arm: str) -> Estimate | None:
-    """On how many pairs an arm with slopes ends higher, on held-out probes, than the best arm without: the
+def share_higher(zoo: Runs) -> Estimate | None:
+    """On how many pairs the arm with slopes ends higher, on held-out probes, than the best arm without: the
     one whose mean is highest."""
-    others = [other for other in zoo if other not in (WITH_SLOPES, WIDE_WITH_SLOPES)]
-    names = shared(zoo, [arm, *others])
+    others = [arm for arm in zoo if arm != WITH_SLOPES]
+    names = shared(zoo, [WITH_SLOPES, *others])
     if not names or not others:
         return None
-    best = max(others, key=lambda other: np.mean([truth_at(zoo[other][name], BUDGET) for name in names]))
+    best = max(others, key=lambda arm: np.mean([truth_at(zoo[arm][name], BUDGET) for name in names]))
     higher = np.array(
-        [truth_at(zoo[arm][name], BUDGET) > truth_at(zoo[best][name], BUDGET) for name in names]
+        [truth_at(zoo[WITH_SLOPES][name], BUDGET) > truth_at(zoo[best][name], BUDGET) for name in names]
     )
     return bootstrap(len(names), lambda chosen: float(higher[chosen].mean()))
 
 
-def held_out_gain(zoo: Runs, arm: str) -> Estimate | None:
+def held_out_gain(zoo: Runs) -> Estimate | None:
     """The median over pairs of what the winner gains over the uniform merge on held-out probes."""
-    gains = np.array([truth_at(run, BUDGET) for run in zoo.get(arm, {}).values()])
+    gains = np.array([truth_at(run, BUDGET) for run in zoo.get(WITH_SLOPES, {}).values()])
     return bootstrap(len(gains), lambda chosen: float(np.median(gains[chosen]))) if len(gains) else None
 
 

@@ -33,11 +33,6 @@ class Objective(Protocol):
         ...
 
     @property
-    def price(self) -> float:
-        """What a budget is charged for a score: 1, or more where it is of more probes."""
-        ...
-
-    @property
     def slope_price(self) -> float:
         """What a budget is charged for a score with slopes, in scores alone."""
         ...
@@ -73,7 +68,6 @@ class DrawnObjective:
     peak: Array
     marks: Sequence[int] = tuple(range(1, 101))
     blocks: Sequence[str] = BLOCKS
-    price: float = 1.0
     slope_price: float = SLOPE_PRICE
 
     def observe(self, weights: BlockWeights) -> float:

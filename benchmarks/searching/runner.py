@@ -13,7 +13,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from benchmarks.searching.arms import TIMES_PROBES, WIDE, arms
+from benchmarks.searching.arms import arms
 from benchmarks.searching.objectives import Objective, interior, rough
 from benchmarks.searching.runs import BudgetSpent, Recorder, Run
 from benchmarks.searching.zoo import zoo_objective
@@ -34,7 +34,7 @@ class Setup:
     def runs_file(self) -> Path:
         return self.folder / "runs.jsonl"
 
-    def objective(self, family: str, number: int, arm: str) -> Objective:
+    def objective(self, family: str, number: int) -> Objective:
         """Objective `number` of a family. Raises InputError where it needs histories and has none."""
         match family:
             case "rough":
@@ -46,7 +46,7 @@ class Setup:
             case "interior":
                 return interior(number)
             case _:
-                return zoo_objective(self.folder / "zoo", number, TIMES_PROBES if arm in WIDE else 1)
+                return zoo_objective(self.folder / "zoo", number)
 
 
 @dataclass(frozen=True)
@@ -63,22 +63,13 @@ class Search:
 
 
 def searches(families: Sequence[str], numbers: Sequence[int], chosen: Sequence[str]) -> list[Search]:
-    """All arms on the first objectives, then on the next: what is finished early can be compared.
-
-    Only the zoo has probes, and so arms with more of them.
-    """
-    return [
-        Search(family, number, arm)
-        for number in numbers
-        for family in families
-        for arm in chosen
-        if family == "zoo" or arm not in WIDE
-    ]
+    """All arms on the first objectives, then on the next: what is finished early can be compared."""
+    return [Search(family, number, arm) for number in numbers for family in families for arm in chosen]
 
 
 def search(setup: Setup, wanted: Search) -> Run:
     """Run one search."""
-    recorder = Recorder(setup.objective(wanted.family, wanted.number, wanted.arm), wanted.arm, setup.budget)
+    recorder = Recorder(setup.objective(wanted.family, wanted.number), wanted.arm, setup.budget)
     with threadpool_limits(1):
         with suppress(BudgetSpent):
             arms(setup.histories)[wanted.arm](recorder, setup.budget, wanted.number)

@@ -21,9 +21,9 @@ class BudgetSpent(Exception):
 class Run:
     """What one search did. A record is one line of JSON.
 
-    budget: renders it was given; observed: scores in order, each of which cost `price`; slopes: which of them
-    came with slopes, and slope_price: what these cost, in prices; seconds: CPU time of each proposal;
-    truths: (renders, what the best-observed weights are worth) at the objective's marks; best: those weights.
+    budget: renders it was given; observed: scores in order; slopes: which of them came with slopes, and
+    slope_price: what such a score cost, in scores; seconds: CPU time of each proposal; truths: (renders, what
+    the best-observed weights are worth) at the objective's marks; best: those weights.
     """
 
     objective: str
@@ -35,17 +35,16 @@ class Run:
     slope_price: float = 0.0
     truths: list[tuple[int, float]] = field(default_factory=list)
     best: BlockWeights = field(default_factory=dict)
-    price: float = 1.0
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def costs(self) -> list[float]:
-        """Renders spent up to and with each observation."""
+        """Renders spent up to and with each observation, in scores alone."""
         spent, costs = 0.0, []
         with_slopes = set(self.slopes)
         for number in range(len(self.observed)):
-            spent += self.price * (self.slope_price if number in with_slopes else 1.0)
+            spent += self.slope_price if number in with_slopes else 1.0
             costs.append(spent)
         return costs
 
@@ -54,7 +53,7 @@ class Recorder:
     """Hands an objective to an arm, until `budget` renders are spent."""
 
     def __init__(self, objective: Objective, arm: str, budget: int) -> None:
-        self.run = Run(objective.name, arm, budget, price=objective.price)
+        self.run = Run(objective.name, arm, budget)
         self.blocks = objective.blocks
         self._objective, self._budget, self._spent = objective, budget, 0.0
         self._tried: list[BlockWeights] = []
@@ -63,14 +62,14 @@ class Recorder:
 
     def observe(self, weights: BlockWeights) -> float:
         """The score of the weights. Raises BudgetSpent once the budget does not pay for another one."""
-        score = self._paid(self.run.price, lambda: self._objective.observe(weights))
+        score = self._paid(1.0, lambda: self._objective.observe(weights))
         self._keep(weights, score)
         return score
 
     def observe_slopes(self, weights: BlockWeights) -> tuple[float, BlockWeights]:
         """The score and its slopes, at their price. Raises BudgetSpent as `observe`."""
         score, slopes = self._paid(
-            self.run.price * self._objective.slope_price, lambda: self._objective.observe_slopes(weights)
+            self._objective.slope_price, lambda: self._objective.observe_slopes(weights)
         )
         self.run.slopes.append(len(self.run.observed))
         self._keep(weights, score)

@@ -78,14 +78,13 @@ class ZooObjective:
     blocks: Sequence[str] = BLOCKS
     slope_price: float = SLOPE_PRICE
 
-    def __init__(self, folder: Path, number: int, pair: tuple[str, str], times_probes: int = 1) -> None:
+    def __init__(self, folder: Path, number: int, pair: tuple[str, str]) -> None:
         self.name = f"zoo/{number}"
         self.pair = pair
-        self.price = float(times_probes)
         self._folder = folder
         job = yaml.safe_load(JOB.read_text())
         random = Random(number)
-        self.searched = _probes(job["probes"], random, times_probes * SEARCH_PROBES, seed=1000 + number)
+        self.searched = _probes(job["probes"], random, SEARCH_PROBES, seed=1000 + number)
         self._held_out = _probes(job["heldout"], random, HELD_OUT_PROBES, seed=2000 + number)
 
     def measured_price(self) -> float:
@@ -137,13 +136,10 @@ class ZooObjective:
         return _cache(self._folder / "cache" / f"{'+'.join(self.pair)}-{digest}.jsonl")
 
 
-def zoo_objective(folder: Path, number: int, times_probes: int = 1) -> ZooObjective:
-    """Pair `number` of the zoo (they take turns), with probes drawn for that number.
-
-    times_probes: how many times SEARCH_PROBES of them, each score being as many times as dear.
-    """
+def zoo_objective(folder: Path, number: int) -> ZooObjective:
+    """Pair `number` of the zoo (they take turns), with probes drawn for that number."""
     known = pairs()
-    return ZooObjective(folder, number, known[number % len(known)], times_probes)
+    return ZooObjective(folder, number, known[number % len(known)])
 
 
 def _probes(spec: dict[str, Any], random: Random, count: int, seed: int) -> tuple[Probe, ...]:

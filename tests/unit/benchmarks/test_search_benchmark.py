@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,23 +83,6 @@ def test_a_budget_is_counted_in_renders_and_a_slope_has_its_price() -> None:
     assert run.costs() == [1.0, 5.0, 6.0]
     assert [mark for mark, _ in run.truths] == [1, 2, 3, 4, 5, 6]
     assert truth_at(run, 4) == interior(0).truth(uniform(BLOCKS, 0.0))
-
-
-def test_a_score_of_more_probes_costs_as_much_more() -> None:
-    objective = replace(interior(0), price=3.0)
-    recorder = Recorder(objective, "gradient-wide", 30)
-    recorder.observe(uniform(BLOCKS, 0.5))
-    recorder.observe_slopes(uniform(BLOCKS, 0.4))
-    recorder.observe_slopes(uniform(BLOCKS, 0.3))
-    with pytest.raises(BudgetSpent):
-        recorder.observe_slopes(uniform(BLOCKS, 0.2))
-    assert recorder.finish().costs() == [3, 15, 27]
-    both = searches(("interior", "zoo"), [0], ["gp", "gp-wide"])
-    assert [(task.family, task.arm) for task in both] == [
-        ("interior", "gp"),
-        ("zoo", "gp"),
-        ("zoo", "gp-wide"),
-    ]
 
 
 def test_means_are_paired_and_renders_to_reach_are_those_of_the_mean_curve() -> None:
