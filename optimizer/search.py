@@ -39,6 +39,7 @@ from scoring.errors import InputError
 
 __all__ = [
     "BASELINES",
+    "FORESEEING",
     "MOST_TOLD",
     "Candidate",
     "SamplerName",
@@ -64,6 +65,9 @@ BASELINES: dict[str, float] = {"a": 0.0, "b": 1.0, "uniform": 0.5}
 # (`python -m benchmarks.propose --quick`). What is random needs to know none.
 MOST_TOLD: dict[SamplerName, int] = {"gp": 300, "tpe": 1000, "random": 0}
 
+
+FORESEEING = 400
+"""How many trials tell what going on is worth: the best, and as many of the latest."""
 
 # They move numbers alone.
 _WITHOUT_CHOICES: tuple[SamplerName, ...] = ("cmaes", "gradient")
@@ -297,14 +301,15 @@ def expected_gain(settings: SearchSettings, told: Sequence[ToldTrial]) -> Outloo
     """What the next trials are expected to gain, by the trials that ended; None while that is not known.
 
     It is not before ten proposals of the sampler have a score, or an estimate, and one that may win has one.
-    What was imported of earlier searches has no part in it.
+    What was imported of earlier searches has no part in it. FORESEEING of the trials have one: told the best
+    and the latest FORESEEING of a search, by number, it says the same as told all of it.
     """
     best = best_that_may_win(settings, told)
     if best is None or best.score is None:
         return None
     first = _first_proposed(settings)
     space = Space.of(settings.space, list(best.weights))
-    known = _within(settings, space, told)
+    known = _within(settings, space, informative([t for t in told if t.informs], FORESEEING))
     lately = [t.seconds for t in told if t.number >= first and t.seconds is not None][-AHEAD:]
     seconds = fmean(lately) if lately else None
     with _thread_pools().limit(limits=1):

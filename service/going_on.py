@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from optimizer.going_on import Outlook
-from optimizer.search import SearchSettings, ToldTrial, expected_gain
+from optimizer.search import FORESEEING, SearchSettings, ToldTrial, expected_gain
 from service.db.records import NodeRecord
 from service.db.states import NodeKind
 from service.db.store import Store
@@ -44,7 +44,7 @@ def _worked_out(store: Store, node: NodeRecord) -> GoingOn | None:
         ToldTrial(
             t.number, t.weights, t.score, estimate=t.expected, choices=t.choices or {}, seconds=t.seconds
         )
-        for t in store.ended_trials(node.id)
+        for t in store.ended_trials(node.id, most=FORESEEING)
     ]
     found = expected_gain(SearchSettings.model_validate(node.plan["search"]), told)
     return None if found is None else told_of(found)

@@ -40,6 +40,9 @@ class _Recent:
         with lock:
             known = self._known.get(job_id)
             if known is None or known.event_id < event_id:
+                # Asked again: others wait meanwhile for events that came after this one's, and need no
+                # reading of their own.
+                event_id = store.last_event_id(job_id)
                 progress = job_progress(store, job_id)
                 known = Known(event_id, progress, progress.model_dump_json().encode())
                 self._keep(job_id, known)

@@ -14,11 +14,13 @@ from service.afterwards.retally import Retally, RetallyRequest, retally
 from service.api.context import Ctx
 from service.api.problems import responses
 from service.report.page import report_html
+from service.threads import takes_long
 
 router = APIRouter(prefix="/api/v1", tags=["afterwards"])
 
 
 @router.post("/jobs/{job_id}/retally", summary="Judge a job's trials anew", responses=responses(404, 422))
+@takes_long
 def retally_job(job_id: str, body: RetallyRequest, context: Ctx) -> Retally:
     """Another tally, or other weights of the scorers, over the stored renders: which trial is best then?
 
@@ -33,6 +35,7 @@ def retally_job(job_id: str, body: RetallyRequest, context: Ctx) -> Retally:
     summary="Let a new scorer judge the stored images",
     responses=responses(404, 409, 422),
 )
+@takes_long
 def rescore(job_id: str, body: RescoreRequest, context: Ctx) -> Rescored:
     """Add a scorer's numbers to the renders that lack them. The job's own scores stay; `retally` weighs them.
 
@@ -49,6 +52,7 @@ def rescore(job_id: str, body: RescoreRequest, context: Ctx) -> Rescored:
     summary="Write the merge of a trial",
     responses=responses(404, 409, 422),
 )
+@takes_long
 def export(job_id: str, body: ExportRequest, context: Ctx) -> Exported:
     """Write the merge of any search trial that is done as a checkpoint with its recipe.
 
@@ -59,6 +63,7 @@ def export(job_id: str, body: ExportRequest, context: Ctx) -> Exported:
 
 
 @router.post("/gc", summary="Give up images and checkpoints", responses=responses(404, 422))
+@takes_long
 def collect_garbage(body: CollectRequest, context: Ctx) -> Collected:
     """Make room: images and intermediate checkpoints that are not to be kept, and files that nothing names.
 
@@ -73,6 +78,7 @@ def collect_garbage(body: CollectRequest, context: Ctx) -> Collected:
     response_class=HTMLResponse,
     responses=responses(404, 422),
 )
+@takes_long
 def report(
     job_id: str,
     context: Ctx,

@@ -41,6 +41,7 @@ from service.operations.http_metrics import HttpMetrics
 from service.operations.metrics import registry_of
 from service.operations.readiness import Readiness
 from service.settings import Settings
+from service.threads import limit_threads
 
 DESCRIPTION = """
 Merge Stable Diffusion checkpoints block by block, searched for the best images.
@@ -59,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        limit_threads()
         yield
         store.close()
 

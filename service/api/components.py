@@ -24,6 +24,7 @@ from service.component_files import ComponentFiles, Precision, held_row
 from service.disk import DiskNearlyFull, check_room
 from service.errors import Conflict
 from service.planning import safe_name
+from service.threads import takes_long
 
 router = APIRouter(prefix="/api/v1", tags=["components"])
 Models = Annotated[list[str], Field(min_length=1, description="One model, or several, whose mean is taken.")]
@@ -109,6 +110,7 @@ class Written(BaseModel):
 
 
 @router.get("/components", summary="List the components of models", responses=responses(422))
+@takes_long
 def components(
     context: Ctx, model: Annotated[list[str], Query(min_length=1, description="Once for every model.")]
 ) -> list[ComponentView]:
@@ -123,6 +125,7 @@ def components(
 @router.post(
     "/components/extract", status_code=201, summary="Extract components", responses=responses(409, 422)
 )
+@takes_long
 def extract(body: Extract, context: Ctx) -> Written:
     """Write components of a model alone, under the keys of a whole checkpoint."""
     path = context.catalog.path(body.model)
@@ -135,6 +138,7 @@ def extract(body: Extract, context: Ctx) -> Written:
 
 
 @router.post("/components/swap", status_code=201, summary="Swap a component", responses=responses(409, 422))
+@takes_long
 def swap(body: Swap, context: Ctx) -> Written:
     """Write a model with one component of another one."""
     base, source = context.catalog.path(body.model), context.catalog.path(body.source)
@@ -147,6 +151,7 @@ def swap(body: Swap, context: Ctx) -> Written:
 
 
 @router.post("/components/join", status_code=201, summary="Join components", responses=responses(409, 422))
+@takes_long
 def join(body: Join, context: Ctx) -> Written:
     """Write a checkpoint of components of several models."""
     named: dict[Component, list[str]] = {
@@ -161,6 +166,7 @@ def join(body: Join, context: Ctx) -> Written:
 
 
 @router.post("/components/convert", status_code=201, summary="Convert a model", responses=responses(409, 422))
+@takes_long
 def convert(body: Convert, context: Ctx) -> Written:
     """Write a model in another precision, or a `.ckpt` or diffusers folder as one file."""
     path = context.catalog.path(body.model)
@@ -170,6 +176,7 @@ def convert(body: Convert, context: Ctx) -> Written:
 
 
 @router.post("/components/prune", status_code=201, summary="Prune a model", responses=responses(409, 422))
+@takes_long
 def prune(body: Prune, context: Ctx) -> Written:
     """Write a model without EMA copies."""
     path = context.catalog.path(body.model)
@@ -179,6 +186,7 @@ def prune(body: Prune, context: Ctx) -> Written:
 
 
 @router.post("/uniform", status_code=201, summary="Average models", responses=responses(409, 422))
+@takes_long
 def uniform(body: Uniform, context: Ctx) -> Written:
     """Write the mean of two or more models: no search, and what every search has to beat."""
     paths = [context.catalog.path(name) for name in body.models]

@@ -44,6 +44,7 @@ from service.planning import lay_bracket, leaf_names, validate_job
 from service.progress import JobProgress, job_progress
 from service.recent_progress import recent_progress
 from service.settings import Settings
+from service.threads import takes_long
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
 NodeName = Annotated[
@@ -52,6 +53,7 @@ NodeName = Annotated[
 
 
 @router.post("", status_code=201, summary="Submit a job", responses=responses(409, 422))
+@takes_long
 def submit(request: JobRequest, context: Ctx, asker: Asker, response: Response) -> JobProgress:
     """Check a job against the models and everything else it names, and queue it.
 
@@ -65,6 +67,7 @@ def submit(request: JobRequest, context: Ctx, asker: Asker, response: Response) 
 
 
 @router.post("/plan", summary="Tell what a job would do", responses=responses(409, 422))
+@takes_long
 def plan(request: JobRequest, context: Ctx) -> JobPlan:
     """The job step by step: files put together, merges and picks, images, trials, files, disk.
 
@@ -102,13 +105,11 @@ def job(
     if_none_match: Annotated[str | None, Header(description="ETag of the job as it is known.")] = None,
 ) -> Response:
     """State, trials, best score, gain over the baselines, pace and the time left."""
-    # Read before the job: what comes between the two is told again, and nothing is missed.
     event_id = context.store.last_event_id(job_id)
-    etag = job_etag(event_id)
-    if matches(if_none_match, etag):
+    if matches(if_none_match, etag := job_etag(event_id)):
         raise HTTPException(304, headers={"ETag": etag})
     known = recent_progress(context.store, job_id, event_id)
-    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    headers = {"ETag": job_etag(known.event_id), "Cache-Control": "no-cache"}
     return Response(known.json, media_type="application/json", headers=headers)
 
 
@@ -237,6 +238,7 @@ def extend(job_id: str, node: str, body: Extend, context: Ctx, store: ToChange) 
     summary="Add models to a running job",
     responses=responses(404, 409, 412, 422),
 )
+@takes_long
 def leaves(job_id: str, body: AddLeaves, context: Ctx, store: ToChange) -> JobProgress:
     """Add leaves where the bracket allows it: no merge that has begun may lose its place."""
     add_leaves(store, context.settings, context.catalog, job_id, body.leaves)
@@ -246,6 +248,7 @@ def leaves(job_id: str, body: AddLeaves, context: Ctx, store: ToChange) -> JobPr
 @router.post(
     "/{job_id}/clone", status_code=201, summary="Clone a job with changes", responses=responses(404, 409, 422)
 )
+@takes_long
 def clone(
     job_id: str,
     changes: Annotated[

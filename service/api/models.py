@@ -16,11 +16,13 @@ from service.api.problems import responses
 from service.api.views import Health, ModelView, worker_view
 from service.errors import NotFound
 from service.images import image_path
+from service.threads import takes_long
 
 router = APIRouter()
 
 
 @router.get("/api/v1/models", tags=["models"], summary="List models", responses=responses(422))
+@takes_long
 def models(context: Ctx) -> list[ModelView]:
     """The checkpoints of the models folder, by the names that jobs use."""
     catalog = context.catalog
@@ -30,6 +32,7 @@ def models(context: Ctx) -> list[ModelView]:
 @router.get(
     "/api/v1/models/{name}", tags=["models"], summary="Inspect a model", responses=responses(404, 422)
 )
+@takes_long
 def model(name: str, context: Ctx) -> Inspection:
     """Architecture, prediction type, dtypes, keys, NaN and Inf per block, hashes, embedded recipe."""
     try:

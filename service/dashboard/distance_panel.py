@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastapi import APIRouter
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from nicegui import background_tasks, ui
 
@@ -20,6 +19,7 @@ from service.dashboard.layout import panel
 from service.dashboard.permission import may_change
 from service.dashboard.site import Site, site
 from service.errors import NotFound
+from service.threads import run_long
 
 MAPS = "distance-maps"
 POLL_SECONDS = 0.5
@@ -48,7 +48,7 @@ class Drawing:
     async def run(self, here: Site) -> None:
         """Draw it to its end, or until it fails."""
         try:
-            await run_in_threadpool(self._draw, here)
+            await run_long(self._draw, here)
         except (InputError, OSError) as error:
             self.trouble = str(error)
         except Exception as error:

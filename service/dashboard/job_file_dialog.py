@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi.concurrency import run_in_threadpool
 from nicegui import ui
 
 from scoring.data_text import parse_yaml
@@ -15,6 +14,7 @@ from service.dashboard.site import site
 from service.dashboard.texts import size
 from service.errors import Conflict, TooMany
 from service.explaining import JobPlan, explain_job
+from service.threads import run_long
 
 REFUSED = (InputError, Conflict, TooMany)
 
@@ -82,7 +82,7 @@ class JobFileDialog:
 
     async def _explain(self, job: dict[str, Any]) -> None:
         here = site()
-        plan = await run_in_threadpool(explain_job, checked(job), here.settings, here.catalog, here.store)
+        plan = await run_long(explain_job, checked(job), here.settings, here.catalog, here.store)
         self._plan.set_text("\n".join(plan_lines(plan)))
         self._plan.set_visibility(True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastapi.concurrency import run_in_threadpool
 from nicegui import ui
 
 from optimizer.checkpoints import Inspection
@@ -15,6 +14,7 @@ from service.dashboard.form_models import ModelRow, model_rows
 from service.dashboard.layout import empty, frame, panel, stat
 from service.dashboard.recipe_tree import show_recipe
 from service.dashboard.site import site
+from service.threads import run_long
 
 FEWEST_ON_A_MAP = 3
 
@@ -30,7 +30,7 @@ async def models_page() -> None:
         box = ui.element("div").classes("stack")
     await ui.context.client.connected()
     try:
-        rows, trouble = await run_in_threadpool(model_rows), ""
+        rows, trouble = await run_long(model_rows), ""
     except (InputError, OSError) as error:
         rows, trouble = [], str(error)
     waiting.delete()
@@ -71,7 +71,7 @@ def _model(row: ModelRow) -> None:
         with box:
             waiting = ui.spinner(size="1.6em")
         try:
-            found = await run_in_threadpool(site().catalog.inspect, row.name)
+            found = await run_long(site().catalog.inspect, row.name)
         except (InputError, OSError) as error:
             waiting.delete()
             with box:

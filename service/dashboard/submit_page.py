@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from fastapi.concurrency import run_in_threadpool
 from nicegui import background_tasks, ui
 
 from scoring.errors import InputError
@@ -23,6 +22,7 @@ from service.dashboard.permission import asker, may_change, record
 from service.dashboard.scorer_choices import Offer, offers
 from service.dashboard.site import site
 from service.planning import validate_job
+from service.threads import run_long
 
 
 @ui.page("/new")
@@ -36,11 +36,11 @@ async def submit_page() -> None:
         box = ui.element("div").classes("stack form")
     await ui.context.client.connected()
     try:
-        models = await run_in_threadpool(model_rows)
+        models = await run_long(model_rows)
     except InputError:
         # There is no models folder yet: what is said of an empty one tells where it belongs.
         models = []
-    scorers = await run_in_threadpool(offers, site().settings.scorers_dir)
+    scorers = await run_long(offers, site().settings.scorers_dir)
     waiting.delete()
     with box:
         if len([row for row in models if not row.trouble]) < 2:
@@ -144,7 +144,7 @@ class FormPage:
     async def _queue(self, job: dict[str, Any]) -> None:
         if not may_change():
             return
-        made = await run_in_threadpool(_queued, job, submitter(asker(), site().settings))
+        made = await run_long(_queued, job, submitter(asker(), site().settings))
         await record(f"submit job {made}")
         ui.navigate.to(f"/jobs/{made}")
 

@@ -15,6 +15,9 @@ from scoring.errors import InputError
 
 BUSY_TIMEOUT_MS = 60_000
 CONNECT_SECONDS = 10
+# Kept open: a server opens none anew while it is busy. Of SQLite there may be one for each of its threads; a
+# PostgreSQL has 100 for all processes, unless told otherwise.
+CONNECTIONS, MORE_CONNECTIONS = 15, 30
 READ_ONLY = "autombw_read_only"
 SQLITE, POSTGRESQL = "sqlite", "postgresql+psycopg"
 
@@ -110,7 +113,7 @@ def _sqlite(url: URL) -> Engine:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder of the database {url.database}: {error}") from error
-    engine = create_engine(url)
+    engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=MORE_CONNECTIONS)
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "begin", _begin)
     return engine
@@ -119,7 +122,7 @@ def _sqlite(url: URL) -> Engine:
 def _postgresql(url: URL) -> Engine:
     # A host that drops packets would otherwise be waited for as long as TCP tries, some two minutes.
     given = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
-    return create_engine(url, pool_pre_ping=True, connect_args=given)
+    return create_engine(url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True, connect_args=given)
 
 
 def _set_up(connection: Any, _record: Any) -> None:

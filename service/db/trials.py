@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Select, func, insert, select
+from sqlalchemy import ColumnElement, Select, func, insert, select, union
 from sqlalchemy.orm import Session
 
 from optimizer.racing import Estimate
@@ -96,15 +96,20 @@ class TrialStore(Database):
         with self._read() as session:
             return [TrialRecord.model_validate(trial) for trial in session.scalars(wanted)]
 
-    def ended_trials(self, node_id: int) -> list[EndedTrial]:
-        """Every search trial that ended, by number."""
+    def ended_trials(self, node_id: int, most: int | None = None) -> list[EndedTrial]:
+        """Every search trial that ended, by number.
+
+        most: only so many of the best, by score or estimate (the earliest of equals), and of the latest.
+        """
         columns = [getattr(Trial, name) for name in EndedTrial.model_fields]
-        wanted = (
-            select(*columns)
-            .where(Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH)
-            .where(Trial.state.in_(TRIAL_ENDED))
-            .order_by(Trial.number)
-        )
+        of_node = (Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH, Trial.state.in_(TRIAL_ENDED))
+        wanted = select(*columns).where(*of_node).order_by(Trial.number)
+        if most is not None:
+            value = func.coalesce(Trial.estimate, Trial.score)
+            ids = select(Trial.id).where(*of_node)
+            best = ids.where(value.is_not(None)).order_by(value.desc(), Trial.number).limit(most).subquery()
+            latest = ids.order_by(Trial.number.desc()).limit(most).subquery()
+            wanted = wanted.where(Trial.id.in_(union(select(best.c.id), select(latest.c.id))))
         with self._read() as session:
             return [EndedTrial.model_validate(row) for row in session.execute(wanted)]
 

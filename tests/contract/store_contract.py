@@ -309,6 +309,18 @@ class StoreContract:
         with pytest.raises(Conflict):
             store.finish_trial(lease, stopped.id, 0.9, 1.0, {})
 
+    def test_the_best_and_the_latest_trials_can_be_read_alone(self, store: Store) -> None:
+        lease = queued_and_leased(store)
+        for number, score in enumerate([0.9, 0.1, 0.8, 0.2, 0.8]):
+            run_trial(store, lease, number, score)
+        stopped = store.open_trial(lease, TrialKind.SEARCH, 5, {"IN00": 0.3})
+        store.stop_trial(lease, stopped.id, 1.0, {}, found=Estimate(0.85, 0.01, 4, 0.02), reason="behind")
+        failed = store.open_trial(lease, TrialKind.SEARCH, 6, {"IN00": 0.4})
+        store.fail_trial(lease, failed.id, "black image", 1.0, {})
+        store.open_trial(lease, TrialKind.SEARCH, 7, {"IN00": 0.5})
+        read = {most: [t.number for t in store.ended_trials(lease.node_id, most)] for most in (1, 2, 3, 9)}
+        assert read == {1: [0, 6], 2: [0, 5, 6], 3: [0, 2, 4, 5, 6], 9: [0, 1, 2, 3, 4, 5, 6]}
+
     def test_a_trial_ends_once(self, store: Store) -> None:
         lease = queued_and_leased(store)
         run_trial(store, lease, 0, 0.5)

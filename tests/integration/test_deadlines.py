@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import iscoroutinefunction
 from pathlib import Path
 
 import httpx
@@ -184,3 +185,13 @@ def test_every_request_with_more_time_is_one_that_there_is(service: Running) -> 
     ]
     for method, pattern in WORK:
         assert any(method == of and re.fullmatch(pattern, path) for of, path in there), (method, pattern)
+
+
+def test_what_takes_long_has_threads_of_its_own(service: Running) -> None:
+    for route in iter_route_contexts(service.app.routes):
+        path = re.sub(r"\{[^}]*\}", "x", route.path or "")
+        takes_long = any(
+            method in (route.methods or ()) and re.fullmatch(pattern, path) for method, pattern in WORK
+        )
+        if takes_long:
+            assert iscoroutinefunction(route.endpoint), f"{path}: its handler lacks @takes_long"

@@ -84,9 +84,9 @@ def test_nothing_is_worked_out_again_while_nothing_changes(
     reads: list[int] = []
     ended = Store.ended_trials
 
-    def reading(self: Store, node_id: int) -> Any:
+    def reading(self: Store, node_id: int, most: int | None = None) -> Any:
         reads.append(node_id)
-        return ended(self, node_id)
+        return ended(self, node_id, most)
 
     monkeypatch.setattr(Store, "ended_trials", reading)
     job_id = queue(store)
