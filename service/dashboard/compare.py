@@ -79,7 +79,9 @@ class Compare:
         wanted = [key for key in ("a", "b", "uniform", "best") if key in offered]
         if first or not chosen or (len(chosen) < 4 and all(key in wanted for key in chosen)):
             chosen = wanted or list(offered)[:1]
-        self._keys.set_options(offered, value=chosen)
+        # Most trials are none of those that are offered, and each option costs every browser's page.
+        if offered != self._keys.options or chosen != self._keys.value:
+            self._keys.set_options(offered, value=chosen)
         self._phase.set_visibility(bool(view.plan.heldout) and view.progress.stop_reason is not None)
         new_best = view.best.number if view.best else None
         if first or new_best != old_best:

@@ -108,5 +108,7 @@ def state_badge(state: str) -> ui.label:
 
 def set_state(badge: ui.label, state: str) -> None:
     """Change what a state badge says."""
-    badge.set_text(state.replace("_", " "))
-    badge.classes(replace=f"state state-{state}")
+    said = state.replace("_", " ")
+    if badge.text != said:
+        badge.set_text(said)
+        badge.classes(replace=f"state state-{state}")

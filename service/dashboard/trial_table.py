@@ -61,14 +61,12 @@ class TrialTable:
     def _show(self) -> None:
         if self._view is None:
             return
-        view = self._view
-        all_rows = view.once("rows", lambda: [_row(trial) for trial in view.searched])
-        rows = [row for row, t in zip(all_rows, view.searched, strict=True) if self._matches(t)]
-        pages = self._table.pagination
-        key = pages.get("sortBy") or "number"
-        there = [row for row in rows if row.get(key) is not None]
-        there.sort(key=lambda row: row[key], reverse=bool(pages.get("descending")))
-        rows = there + [row for row in rows if row.get(key) is None]
+        view, pages = self._view, self._table.pagination
+        key, down = pages.get("sortBy") or "number", bool(pages.get("descending"))
+        rows = view.once(f"rows by {key}, {down}", lambda: _sorted(view, key, down=down))
+        if self._which.value != "all" or self._search.value:
+            wanted = {trial.number for trial in view.searched if self._matches(trial)}
+            rows = [row for row in rows if row["id"] in wanted]
         size = int(pages.get("rowsPerPage") or len(rows) or 1)
         page = min(int(pages.get("page") or 1), max(1, -(-len(rows) // size)))
         cut = rows[(page - 1) * size : page * size]
@@ -78,13 +76,19 @@ class TrialTable:
 
     def _matches(self, trial: TrialRecord) -> bool:
         which, wanted = self._which.value, str(self._search.value or "").strip().lower()
-        if which == "all" and not wanted:
-            return True
         if which == "warned" and not trial.warnings:
             return False
         if which in ("done", "failed") and trial.state != which:
             return False
         return not wanted or wanted == str(trial.number) or wanted in _why(trial).lower()
+
+
+def _sorted(view: NodeView, key: str, *, down: bool) -> list[dict[str, Any]]:
+    """The rows of all trials; those that lack what they are sorted by come last."""
+    rows = view.once("rows", lambda: [_row(trial) for trial in view.searched])
+    there = [row for row in rows if row.get(key) is not None]
+    there.sort(key=lambda row: row[key], reverse=down)
+    return there + [row for row in rows if row.get(key) is None]
 
 
 def _row(trial: TrialRecord) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 from nicegui import ui
 
-from service.dashboard.layout import empty, frame, panel, stat, state_badge
+from service.dashboard.layout import empty, frame, panel, set_state, stat, state_badge
 from service.dashboard.live import follow
 from service.dashboard.snapshot import Topic
 from service.dashboard.texts import size
-from service.db.records import WorkerRecord
+from service.db.records import WorkerRecord, WorkerTask
 from service.durations import duration
 
 SILENT_SECONDS = 20.0
@@ -22,41 +22,69 @@ def workers_page() -> None:
     with frame("Workers", active="Workers"):
         with ui.element("div").classes("head"), ui.element("h1"):
             ui.label("Workers")
-        box = ui.element("div").classes("grid")
-        follow(WORKERS, lambda workers: _show(box, workers))
+        follow(WORKERS, Cards(ui.element("div").classes("grid")).show)
 
 
-def _show(box: ui.element, workers: list[WorkerRecord]) -> None:
-    box.clear()
-    with box:
-        if not workers:
-            with panel():
-                empty(
-                    "No worker lives",
-                    "A worker renders and judges what jobs need. `autombw serve` brings one; `autombw "
-                    "worker` starts another, on any machine that reaches the database and the models.",
-                    "memory",
-                )
+class Cards:
+    """A card for each worker, made when it comes and changed while it is there."""
+
+    def __init__(self, box: ui.element) -> None:
+        self._box = box
+        self._cards: dict[str, _Card] = {}
+
+    def show(self, workers: list[WorkerRecord]) -> None:
+        """Show what the workers say by now."""
+        if [worker.owner for worker in workers] != list(self._cards) or not workers:
+            self._box.clear()
+            with self._box:
+                self._cards = {worker.owner: _Card(worker) for worker in workers}
+                if not workers:
+                    _nobody()
         for worker in workers:
-            _card(worker)
+            self._cards[worker.owner].show(worker)
 
 
-def _card(worker: WorkerRecord) -> None:
-    silent = (datetime.now(UTC) - worker.heartbeat_at).total_seconds()
-    task = worker.task
-    with panel(f"{worker.host}, process {worker.pid}"):
-        state = "silent" if silent > SILENT_SECONDS else "running" if task else "idle"
-        with ui.element("div").classes("head tight"):
-            state_badge(state)
-            ui.label(f"{worker.device} · {worker.device_name}").classes("soft wrap")
-        with ui.element("div").classes("stats"):
-            stat("Memory in use", f"{size(worker.memory_used)} of {size(worker.memory_total)}")
-            stat("Last sign of life", f"{duration(max(0.0, silent))} ago")
-            stat("Up for", duration((datetime.now(UTC) - worker.started_at).total_seconds()))
-        if task is None:
-            ui.label("waits for work").classes("soft small")
-            return
-        with ui.element("div").classes("small wrap"):
-            ui.link(task.job_name, f"/jobs/{task.job}")
-            ui.label(f"{task.node}" + (f", trial {task.trial}" if task.trial is not None else ""))
-            ui.label(f"{task.renders} images of it are stored").classes("soft")
+class _Card:
+    def __init__(self, worker: WorkerRecord) -> None:
+        with panel(f"{worker.host}, process {worker.pid}"):
+            with ui.element("div").classes("head tight"):
+                self._state = state_badge("idle")
+                ui.label(f"{worker.device} · {worker.device_name}").classes("soft wrap")
+            with ui.element("div").classes("stats"):
+                self._memory = stat("Memory in use")
+                self._silent = stat("Last sign of life")
+                self._up = stat("Up for")
+            self._work = ui.element("div").classes("small wrap")
+        self._seen: object = ()
+
+    def show(self, worker: WorkerRecord) -> None:
+        now, task = datetime.now(UTC), worker.task
+        silent = (now - worker.heartbeat_at).total_seconds()
+        set_state(self._state, "silent" if silent > SILENT_SECONDS else "running" if task else "idle")
+        self._memory.set_text(f"{size(worker.memory_used)} of {size(worker.memory_total)}")
+        self._silent.set_text(f"{duration(max(0.0, silent))} ago")
+        self._up.set_text(duration((now - worker.started_at).total_seconds()))
+        if task != self._seen:
+            self._seen = task
+            self._work.clear()
+            with self._work:
+                _show_work(task)
+
+
+def _show_work(task: WorkerTask | None) -> None:
+    if task is None:
+        ui.label("waits for work").classes("soft")
+        return
+    ui.link(task.job_name, f"/jobs/{task.job}")
+    ui.label(f"{task.node}" + (f", trial {task.trial}" if task.trial is not None else ""))
+    ui.label(f"{task.renders} images of it are stored").classes("soft")
+
+
+def _nobody() -> None:
+    with panel():
+        empty(
+            "No worker lives",
+            "A worker renders and judges what jobs need. `autombw serve` brings one; `autombw "
+            "worker` starts another, on any machine that reaches the database and the models.",
+            "memory",
+        )
