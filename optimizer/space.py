@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import TypeVar
 
@@ -184,8 +185,7 @@ class Dimension:
 
     def place(self, weights: Mapping[str, float]) -> float:
         """Where the weights of its blocks lie, in the mean and within the bounds, from 0 to 1."""
-        # Most dimensions are one block, and searches have thousands of trials.
-        mean = weights[self.name] if len(self.blocks) == 1 else fmean([weights[b] for b in self.blocks])
+        mean = fmean([weights[block] for block in self.blocks])
         return min(1.0, max(0.0, (mean - self.low) / (self.high - self.low)))
 
 
@@ -225,6 +225,12 @@ class Space:
         """The dimensions' names, in order."""
         return [dimension.name for dimension in self.dimensions]
 
+    @cached_property
+    def _is_whole(self) -> bool:
+        """Whether every block moves by itself from 0 to 1: points are weights then."""
+        ranges = {(dimension.blocks, dimension.low, dimension.high) for dimension in self.dimensions}
+        return ranges == {((block,), *_WHOLE) for block in self.blocks}
+
     def weights(self, point: Mapping[str, float]) -> BlockWeights:
         """The block weights of a point."""
         given = dict(self.frozen)
@@ -234,6 +240,9 @@ class Space:
 
     def point(self, weights: Mapping[str, float]) -> Point:
         """The point whose weights are closest to these (by least squares, within the bounds)."""
+        if self._is_whole:
+            # Nearly always, and a search may have thousands of trials.
+            return {block: min(1.0, max(0.0, weights[block])) for block in self.blocks}
         return {dimension.name: dimension.place(weights) for dimension in self.dimensions}
 
     def nearest(self, weights: Mapping[str, float]) -> BlockWeights:
@@ -242,6 +251,8 @@ class Space:
 
     def contains(self, weights: Mapping[str, float]) -> bool:
         """Whether a search of this space may try these weights."""
+        if self._is_whole:
+            return all(-_ROUNDING <= weights[block] <= 1 + _ROUNDING for block in self.blocks)
         near = self.nearest(weights)
         return all(abs(near[block] - weights[block]) <= _ROUNDING for block in self.blocks)
 

@@ -36,7 +36,7 @@ def plot(runs: Sequence[Run], file: Path) -> None:
         panel.set_title(family)
         panel.set_xlabel("renders, in trials (a slope at its price)")
         panel.set_ylabel("score over uniform" if family == "zoo" else "best so far, prior sd")
-        panel.legend(fontsize=8)
+        panel.legend(fontsize=7, loc="lower right", ncols=2)
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None, dpi=110)
     pyplot.close(figure)
