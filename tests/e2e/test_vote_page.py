@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
+from optimizer.blocks import BLOCKS, uniform
 from service.api.app import create_app
 from service.catalog import Catalog
 from service.db.models import Render, Trial
@@ -174,7 +175,7 @@ def crowded(site: Site) -> str:
     with Session(site.store.engine) as session, session.begin():
         trials = [
             {"node_id": node.id, "kind": TrialKind.SEARCH, "number": 10 + i, "state": TrialState.DONE}
-            | {"weights": {}, "score": i / MANY, "created_at": 1.0}
+            | {"weights": uniform(BLOCKS, i / MANY), "score": i / MANY, "created_at": 1.0}
             for i in range(MANY)
         ]
         ids = session.scalars(insert(Trial).returning(Trial.id), trials).all()

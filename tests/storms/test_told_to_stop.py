@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.api.serving import LEAVE_SECONDS
 from service.db.states import JobState, NodeState, TrialState
 from service.processes import is_alive
 from tests.storms.fleet import Member
@@ -143,7 +144,7 @@ def test_serve_restarts_a_worker_that_died(site: Site) -> None:
             told = time.monotonic()
             serve.terminate()
             assert serve.wait(30.0) == 0
-            assert time.monotonic() - told < HANDED_BACK_SECONDS
+            assert time.monotonic() - told < LEAVE_SECONDS
         finally:
             serve.kill()
     assert site.node(job_id).state is NodeState.READY
