@@ -18,7 +18,7 @@ from benchmarks.searching.arms import PEERS, arms
 from benchmarks.searching.goals import goals_table
 from benchmarks.searching.plot import plot
 from benchmarks.searching.runner import FAMILIES, Setup, read_runs, run_all, searches
-from benchmarks.searching.table import family_table, summary
+from benchmarks.searching.table import family_table, gains_table, summary
 from scoring.errors import InputError
 
 QUICK_TRIALS, QUICK_SEEDS = 20, 2
@@ -61,8 +61,9 @@ def main() -> None:
             raise SystemExit(str(error)) from error
     runs = read_runs(setup)
     for family in FAMILIES:
-        if table := family_table(family, runs):
-            console.print(table)
+        for table in (family_table(family, runs), gains_table(family, runs)):
+            if table:
+                console.print(table)
     console.print(goals_table(runs))
     if arguments.plot:
         plot(runs, arguments.plot)

@@ -14,6 +14,17 @@ from rich.table import Table
 from benchmarks.searching.runs import Run
 
 MARKS = (30, 60, 100)
+COMPARED = (
+    ("gradient", "gp"),
+    ("gradient", "tpe"),
+    ("gp", "tpe"),
+    ("gp", "auto-MBW"),
+    ("random", "auto-MBW"),
+    ("transfer", "local-gp"),
+    ("transfer", "gp"),
+    ("local-gp", "gp"),
+)
+"""Arms that are compared, each with the one that it should be above."""
 RESAMPLES = 2000
 Indices = NDArray[np.integer[Any]]
 Runs = Mapping[str, Mapping[str, Run]]
@@ -153,6 +164,17 @@ def family_table(family: str, runs: Sequence[Run]) -> Table | None:
             str(len(names)),
         )
     return table
+
+
+def gains_table(family: str, runs: Sequence[Run]) -> Table | None:
+    """How far arms are above others, objective by objective; None where the family has no two of them."""
+    found = of_family(family, runs)
+    table = Table("arm", "over", *(f"@{mark}" for mark in MARKS), title=f"{family}: paired gains [90 %]")
+    for arm, other in COMPARED:
+        gains = [gain_over(found, arm, other, mark) for mark in MARKS]
+        if gains[-1] is not None:
+            table.add_row(arm, other, *map(shown, gains))
+    return table if table.row_count else None
 
 
 def _went_on(by_objective: Mapping[str, Run], renders: int) -> bool:

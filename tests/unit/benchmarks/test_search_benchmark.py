@@ -17,6 +17,7 @@ from benchmarks.searching.table import (
     bootstrap,
     cost_to_reach,
     gain_over,
+    gains_table,
     of_family,
     renders_to_reach,
     truth_at,
@@ -104,6 +105,16 @@ def test_means_are_paired_and_renders_to_reach_are_those_of_the_mean_curve() -> 
     assert never is not None
     assert never.value == float("inf")
     assert gain_over(rough, "fast", "unknown", 4) is None
+
+
+def test_only_arms_of_the_same_objectives_are_compared() -> None:
+    heights = [float(step) for step in range(100)]
+    runs = [a_run("gradient", "rough/0", [h + 2 for h in heights]), a_run("gp", "rough/0", heights)]
+    table = gains_table("rough", [*runs, a_run("tpe", "rough/1", heights)])
+    assert table is not None
+    assert [list(column.cells)[:1] for column in table.columns[:3]] == [["gradient"], ["gp"], ["2 [2, 2]"]]
+    assert table.row_count == 1
+    assert gains_table("zoo", runs) is None
 
 
 def test_costs_to_reach_count_slopes_at_their_price() -> None:
