@@ -309,7 +309,7 @@ def expected_gain(settings: SearchSettings, told: Sequence[ToldTrial]) -> Outloo
         return None
     first = _first_proposed(settings)
     space = Space.of(settings.space, list(best.weights))
-    known = _within(settings, space, informative([t for t in told if t.informs], FORESEEING))
+    known = informative(_within(settings, space, told), FORESEEING)
     lately = [t.seconds for t in told if t.number >= first and t.seconds is not None][-AHEAD:]
     seconds = fmean(lately) if lately else None
     with _thread_pools().limit(limits=1):

@@ -41,10 +41,8 @@ class ToldTrial:
 
 
 def score_of(trial: ToldTrial) -> float:
-    """The score of a trial that informs: its own, or what is expected of one that was stopped."""
-    if trial.estimate is not None:
-        return trial.estimate.score
-    assert trial.score is not None, "only trials that inform are told"
+    """The score of a trial that has one."""
+    assert trial.score is not None, "only trials with a score are told"
     return trial.score
 
 
@@ -56,7 +54,7 @@ def point(trial: ToldTrial, blocks: Sequence[str]) -> NDArray[np.float64]:
 def informative(history: Sequence[ToldTrial], most: int) -> list[ToldTrial]:
     """At most `most` of the trials, in the same order: the best ones, and as many of the latest others.
 
-    history: trials that inform, by number.
+    history: trials with a score, by number.
     """
     best = sorted(history, key=score_of, reverse=True)[: most - most // 2]
     kept = {trial.number for trial in best}

@@ -15,9 +15,9 @@ from scoring.errors import InputError
 
 BUSY_TIMEOUT_MS = 60_000
 CONNECT_SECONDS = 10
-# Kept open: a server opens none anew while it is busy. Of SQLite there may be one for each of its threads; a
-# PostgreSQL has 100 for all processes, unless told otherwise.
-CONNECTIONS, MORE_CONNECTIONS = 15, 30
+# Kept open: a server opens none anew while it is busy. SQLAlchemy allows ten more, as many as threads may ask
+# for; a PostgreSQL has 100 for all processes, unless told otherwise, and gets no more.
+CONNECTIONS = 15
 READ_ONLY = "autombw_read_only"
 SQLITE, POSTGRESQL = "sqlite", "postgresql+psycopg"
 
@@ -113,7 +113,7 @@ def _sqlite(url: URL) -> Engine:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder of the database {url.database}: {error}") from error
-    engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=MORE_CONNECTIONS)
+    engine = create_engine(url, pool_size=CONNECTIONS)
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "begin", _begin)
     return engine

@@ -176,22 +176,20 @@ def test_a_submission_has_the_time_of_work(settings: Settings, monkeypatch: pyte
     assert answer.status_code == 201
 
 
+def routes_of(service: Running) -> Iterator[tuple[str, str, object]]:
+    """Method, a path and the handler of every route."""
+    for route in iter_route_contexts(service.app.routes):
+        for method in route.methods or () if route.path else ():
+            yield method, re.sub(r"\{[^}]*\}", "x", str(route.path)), route.endpoint
+
+
 def test_every_request_with_more_time_is_one_that_there_is(service: Running) -> None:
-    there = [
-        (method, re.sub(r"\{[^}]*\}", "x", route.path))
-        for route in iter_route_contexts(service.app.routes)
-        for method in route.methods or ()
-        if route.path
-    ]
+    there = list(routes_of(service))
     for method, pattern in WORK:
-        assert any(method == of and re.fullmatch(pattern, path) for of, path in there), (method, pattern)
+        assert any(method == of and re.fullmatch(pattern, path) for of, path, _ in there), (method, pattern)
 
 
 def test_what_takes_long_has_threads_of_its_own(service: Running) -> None:
-    for route in iter_route_contexts(service.app.routes):
-        path = re.sub(r"\{[^}]*\}", "x", route.path or "")
-        takes_long = any(
-            method in (route.methods or ()) and re.fullmatch(pattern, path) for method, pattern in WORK
-        )
-        if takes_long:
-            assert iscoroutinefunction(route.endpoint), f"{path}: its handler lacks @takes_long"
+    for method, path, handler in routes_of(service):
+        if any(method == of and re.fullmatch(pattern, path) for of, pattern in WORK):
+            assert iscoroutinefunction(handler), f"{path}: its handler lacks @takes_long"
