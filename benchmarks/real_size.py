@@ -30,7 +30,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.slopes import cosine
 from optimizer.blocks import BlockWeights, uniform
-from optimizer.checkpoints import single_file_tensors, write_checkpoint
+from optimizer.checkpoints import expected_tensors, single_file_tensors, write_checkpoint
 from optimizer.slopes import NoSlopes, mean_slopes
 from optimizer.trial import PairEvaluator
 from scoring.errors import TrialFailed
@@ -76,11 +76,20 @@ def write_pair(folder: Path, architecture: str, device: str) -> tuple[Path, Path
         vae = AutoencoderKL.from_config(config("vae"))
         text = CLIPTextModel(CLIPTextConfig(**config("text_encoder")))
     a = {key: value.detach().half() for key, value in single_file_tensors(unet, vae, text).items()}
+    missing = {key: shape for key, shape in expected_tensors(architecture).all.items() if key not in a}
+    if missing:  # a text encoder under OpenCLIP's names, which SD2 has
+        a = {key: value for key, value in a.items() if not key.startswith("cond_stage_model.")}
+        a |= {key: _text_tensor(key, shape) for key, shape in missing.items()}
     b = {key: _near(value) if key.startswith("model.diffusion_model.") else value for key, value in a.items()}
     paths = folder / "a.safetensors", folder / "b.safetensors"
     for path, tensors in zip(paths, (a, b), strict=True):
         write_checkpoint(path, {key: value.cpu().contiguous() for key, value in tensors.items()}, {})
     return paths
+
+
+def _text_tensor(key: str, shape: tuple[int, ...]) -> Tensor:
+    is_norm = "ln_" in key and key.endswith("weight")
+    return (torch.ones(shape) if is_norm else 0.02 * torch.randn(shape)).half()
 
 
 def _near(tensor: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from benchmarks.article import ARTICLE, article_pipelines
 from scoring.probes import Probe
+from scoring.rendering.acceleration import accelerate
 from scoring.rendering.components import Components
 from scoring.rendering.renderer import Renderer
 from tests.unit.scoring.models import emoji, pipeline, pipeline_image, sd2_of_full_size
@@ -28,8 +31,8 @@ from tests.unit.scoring.models import emoji, pipeline, pipeline_image, sd2_of_fu
 PROMPTS = ("a cat", "a red heart", "a slice of pizza", "a smiling face", "a tree", "a car")
 
 
-def probes(steps: int, size: tuple[int, int], **fields: Any) -> list[Probe]:
-    """Six prompts with two seeds each, with guidance. size: width and height in pixels."""
+def probes(steps: int, size: tuple[int, int], prompts: Sequence[str] = PROMPTS, **fields: Any) -> list[Probe]:
+    """Two seeds of each prompt, with guidance. size: width and height in pixels."""
     width, height = size
     return [
         Probe(
@@ -38,17 +41,30 @@ def probes(steps: int, size: tuple[int, int], **fields: Any) -> list[Probe]:
             seed=seed,
             **{"steps": steps, "width": width, "height": height, **fields},
         )
-        for prompt in PROMPTS
+        for prompt in prompts
         for seed in (1, 2)
     ]
 
 
 def measure(
-    components: Components, wanted: Sequence[Probe], peer: Callable[[Probe], Tensor], *, rounds: int
+    components: Components,
+    wanted: Sequence[Probe],
+    peer: Callable[[Probe], Tensor],
+    *,
+    rounds: int,
+    accelerated: bool = True,
+    compile: bool = False,
 ) -> dict[str, float | int]:
-    """Seconds of both ways to render the probes, their ratio, and how alike the images are (dB)."""
+    """Seconds of both ways to render the probes, their ratio, and how alike the images are (dB).
+
+    accelerated: ours is as a worker has it (see `accelerate`), not as diffusers loads it.
+    """
     device = components.unet.device
-    renderer = Renderer(components, device)
+    # A worker's own, so that the peer's weights lie as diffusers loads them.
+    ours = replace(components, unet=deepcopy(components.unet), vae=deepcopy(components.vae))
+    if accelerated:
+        accelerate(ours.unet, ours.vae, device, compile=compile)
+    renderer = Renderer(ours, device)
     renderer.encode(wanted)
 
     def render_ours() -> Tensor:
@@ -60,13 +76,13 @@ def measure(
     with torch.no_grad():
         error = (render_ours() - render_theirs()).double().square().mean()  # also warms both up
         times = [(seconds(render_ours, device), seconds(render_theirs, device)) for _ in range(rounds)]
-    ours, theirs = (min(column) for column in zip(*times, strict=True))
+    our_seconds, their_seconds = (min(column) for column in zip(*times, strict=True))
     return {
         "probes": len(wanted),
         "threads": torch.get_num_threads(),
-        "ours_images_per_s": len(wanted) / ours,
-        "pipeline_images_per_s": len(wanted) / theirs,
-        "ratio": theirs / ours,
+        "ours_images_per_s": len(wanted) / our_seconds,
+        "pipeline_images_per_s": len(wanted) / their_seconds,
+        "ratio": their_seconds / our_seconds,
         "psnr_db": float(-10 * torch.log10(error)),
     }
 
@@ -86,10 +102,18 @@ def plain(components: Components, size: tuple[int, int], steps: int, rounds: int
     return measure(components, wanted, lambda p: pipeline_image(components, p, theirs), rounds=rounds)
 
 
-def article(components: Components, size: tuple[int, int], steps: int, rounds: int) -> dict[str, float | int]:
-    """The article's payload."""
+def article(
+    components: Components,
+    size: tuple[int, int],
+    steps: int,
+    rounds: int,
+    prompts: Sequence[str] = PROMPTS,
+    **ours: bool,
+) -> dict[str, float | int]:
+    """The article's payload. ours: as `measure` takes it."""
     pipelines = article_pipelines(components)
-    return measure(components, probes(steps, size, **ARTICLE), pipelines.render, rounds=rounds)
+    wanted = probes(steps, size, prompts, **ARTICLE)
+    return measure(components, wanted, pipelines.render, rounds=rounds, **ours)
 
 
 def runs(quick: bool) -> Iterator[tuple[str, dict[str, float | int], float]]:
@@ -100,9 +124,18 @@ def runs(quick: bool) -> Iterator[tuple[str, dict[str, float | int], float]]:
     yield "zoo, article, 32x32 x1.5", article(zoo, (32, 32), steps, rounds), 2
     if torch.cuda.is_available():
         sd2 = sd2_of_full_size()
-        for module in (sd2.unet, sd2.vae, sd2.text_encoder):
-            module.to("cuda", torch.float16)
-        yield "SD2.1, article, 1024x576 x1.5", article(sd2, (1024, 576), steps, 1), 2.5
+        size = (1024, 576)
+        _to_gpu(sd2, torch.float32)
+        yield "SD2.1, article, 1024x576 x1.5, float32", article(sd2, size, 8, 1, PROMPTS[:1]), 2.5
+        _to_gpu(sd2, torch.float16)
+        for ours in ({"accelerated": False}, {}, {"compile": True}):
+            name = f"SD2.1, article, 1024x576 x1.5, {ours or 'as a worker has it'}"
+            yield name, article(sd2, size, steps, 1, PROMPTS, **ours), 2.5
+
+
+def _to_gpu(components: Components, dtype: torch.dtype) -> None:
+    for module in (components.unet, components.vae, components.text_encoder):
+        module.to("cuda", dtype)
 
 
 def main() -> None:
