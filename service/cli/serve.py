@@ -12,6 +12,7 @@ import typer
 from scoring.errors import InputError
 from service.cli.setup import Config
 from service.cli.worker_processes import WorkerProcesses
+from service.heap import share_heaps
 from service.logs import configure_logging
 from service.processes import leave_on_signals
 from service.settings import Settings, load_settings
@@ -30,6 +31,7 @@ def serve(
 ) -> None:
     """Run the API and its workers; SQLite in the data folder, nothing to configure."""
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    share_heaps()
     settings = load_settings(config, **given)
     configure_logging(settings)
     # uvicorn puts handlers of its own in their place, and raises the signal again once it has shut down.
