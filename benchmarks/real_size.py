@@ -17,28 +17,27 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from benchmarks.slopes import cosine
+from benchmarks.slopes import all_of, cosine
 from optimizer.blocks import BlockWeights, uniform
 from optimizer.checkpoints import expected_tensors, single_file_tensors, write_checkpoint
+from optimizer.checkpoints.architectures import config
 from optimizer.slopes import NoSlopes, mean_slopes
 from optimizer.trial import PairEvaluator
 from scoring.errors import TrialFailed
 from scoring.probes import Probe
 from scoring.reward import rates
 from scoring.scorers.base import ScorerSpec
+from tests.tiny_models import write_reward
 
-ARCHITECTURES = Path(__file__).parents[1] / "optimizer/architectures"
 BATCHES = {"float16": (1, 2, 4), "bfloat16": (1, 2, 4), "float32": (1,)}
 """Images at once. float32 is there to compare slopes with: one is enough."""
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -65,16 +64,11 @@ CLIPS: dict[str, dict[str, Any]] = {
 
 def write_pair(folder: Path, architecture: str, device: str) -> tuple[Path, Path]:
     """Two checkpoints of an architecture with random weights in float16, B near A."""
-
-    def config(part: str) -> dict[str, Any]:
-        read: dict[str, Any] = json.loads((ARCHITECTURES / architecture / part / "config.json").read_text())
-        return read
-
     torch.manual_seed(0)
     with torch.device(device):
-        unet = UNet2DConditionModel.from_config(config("unet"))
-        vae = AutoencoderKL.from_config(config("vae"))
-        text = CLIPTextModel(CLIPTextConfig(**config("text_encoder")))
+        unet = UNet2DConditionModel.from_config(config(architecture, "unet"))
+        vae = AutoencoderKL.from_config(config(architecture, "vae"))
+        text = CLIPTextModel(CLIPTextConfig(**config(architecture, "text_encoder")))
     a = {key: value.detach().half() for key, value in single_file_tensors(unet, vae, text).items()}
     missing = {key: shape for key, shape in expected_tensors(architecture).all.items() if key not in a}
     if missing:  # a text encoder under OpenCLIP's names, which SD2 has
@@ -93,21 +87,13 @@ def _text_tensor(key: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def _near(tensor: Tensor) -> Tensor:
-    spread = tensor.float().std() if tensor.numel() > 1 else tensor.float().abs()
-    return (tensor.float() + APART * spread * torch.randn_like(tensor.float())).half()
+    exact = tensor.float()
+    return (exact + APART * exact.std() * torch.randn_like(exact)).half()
 
 
 def write_clip(folder: Path, name: str) -> Path:
     """A CLIP with random weights as a folder that the scorer `clip` loads."""
-    from open_clip.model import CLIP
-
-    torch.manual_seed(1)
-    model = CLIP(**CLIPS[name])
-    folder.mkdir()
-    config = {"model_cfg": CLIPS[name], "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
-    tensors = {key: value.contiguous() for key, value in model.state_dict().items() if value.dim() >= 0}
-    save_file(tensors, folder / "open_clip_model.safetensors")
+    write_reward(folder, {"model_cfg": CLIPS[name], "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}})
     return folder
 
 
@@ -140,7 +126,7 @@ class Rig:
             torch.cuda.synchronize(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
         began = time.perf_counter()
-        found = sorted((one for batch in batches() for one in batch), key=lambda one: int(one.probe))
+        found = all_of(batches())
         if on_gpu:
             torch.cuda.synchronize(self._device)
         seconds = time.perf_counter() - began
@@ -161,7 +147,6 @@ def probes_of(count: int, size: int, steps: int) -> list[Probe]:
 
 def rows(rig: Rig, dtype: str, size: int, steps: int) -> Iterator[dict[str, Any]]:
     """What trials of each batch take, plain and with slopes."""
-    rig.plain(probes_of(1, size, 2))
     for count in BATCHES[dtype]:
         probes = probes_of(count, size, steps)
         row: dict[str, Any] = {"dtype": dtype, "batch": count}
@@ -170,9 +155,8 @@ def rows(rig: Rig, dtype: str, size: int, steps: int) -> Iterator[dict[str, Any]
             rig.plain(probes_of(count, size, 2))
             rig.slopes(probes_of(count, size, 2))
             row["seconds"], row["gib"] = rig.plain(probes)
-            row["slope_seconds"], row["slope_gib"], slopes = rig.slopes(probes)
+            row["slope_seconds"], row["slope_gib"], row["slopes"] = rig.slopes(probes)
             row["price"] = row["slope_seconds"] / row["seconds"]
-            row["slopes"] = dict(slopes)
         except (NoSlopes, TrialFailed) as error:
             row["failed"] = str(error)
         row["notices"] = list(rig.evaluator.notices)
@@ -221,15 +205,12 @@ def show(found: list[dict[str, Any]], device: str) -> None:
             "yes" if row["slope_gib"] < CARD else "no",
         )  # fmt: skip
     Console().print(table)
-    exact = {row["batch"]: row["slopes"] for row in found if row["dtype"] == "float32" and "slopes" in row}
-    for dtype in {row["dtype"] for row in found} - {"float32"}:
-        angles = [
-            cosine([row["slopes"][b] for b in exact[row["batch"]]], list(exact[row["batch"]].values()))
-            for row in found
-            if row["dtype"] == dtype and row["batch"] in exact and "slopes" in row
-        ]
-        if angles:
-            print(f"cosine of {dtype}'s slopes with those of float32: {fmean(angles):.4f}")
+    slopes = {(row["dtype"], row["batch"]): row["slopes"] for row in found if "slopes" in row}
+    for (dtype, batch), ours in slopes.items():
+        exact = slopes.get(("float32", batch))
+        if dtype != "float32" and exact is not None:
+            angle = cosine([ours[block] for block in exact], list(exact.values()))
+            print(f"cosine of {dtype}'s slopes with those of float32, {batch} at once: {angle:.4f}")
 
 
 def main() -> None:

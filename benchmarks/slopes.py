@@ -82,14 +82,14 @@ class Pair:
     def score(self, weights: BlockWeights, shown: Sequence[Probe]) -> float:
         """The mean score."""
         began = time.process_time()
-        score = fmean(one.scores["clip"] for one in _all(self.evaluator.evaluate(weights, shown)))
+        score = fmean(one.scores["clip"] for one in all_of(self.evaluator.evaluate(weights, shown)))
         self.plain_seconds.append(time.process_time() - began)
         return score
 
     def slopes(self, weights: BlockWeights, shown: Sequence[Probe]) -> tuple[float, BlockWeights]:
         """The mean score and its slopes."""
         began = time.process_time()
-        found = _all(self.evaluator.slopes(weights, shown, rates(self.specs)))
+        found = all_of(self.evaluator.slopes(weights, shown, rates(self.specs)))
         self.slope_seconds.append(time.process_time() - began)
         return fmean(one.scores["clip"] for one in found), mean_slopes([one.slopes or {} for one in found])
 
@@ -99,7 +99,8 @@ class Pair:
         return median(self.slope_seconds) / median(self.plain_seconds)
 
 
-def _all(batches: Any) -> list[Rendered]:
+def all_of(batches: Any) -> list[Rendered]:
+    """All renders of a trial, in the order of its probes."""
     return sorted((one for batch in batches for one in batch), key=lambda one: int(one.probe))
 
 

@@ -36,11 +36,12 @@ def write_models(folder: Path, names: tuple[str, ...] = ("left", "right")) -> No
         save_file(halves, folder / f"{name}.safetensors")
 
 
-def write_reward(folder: Path) -> None:
-    """A random CLIP in the folder layout of open_clip, small as the zoo's."""
+def write_reward(folder: Path, config: dict[str, Any] | None = None) -> None:
+    """A random CLIP in the folder layout of open_clip. config: its own; small as the zoo's unless given."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1)
-    config = json.loads((REPO / "examples/emoji/reward/open_clip_config.json").read_text())
+    if config is None:
+        config = json.loads((REPO / "examples/emoji/reward/open_clip_config.json").read_text())
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     model = CLIP(**config["model_cfg"])
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")

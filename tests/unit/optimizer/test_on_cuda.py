@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ from torch._dynamo.utils import counters
 
 from optimizer.blocks import BlockWeights, uniform
 from optimizer.rendered import Rendered
-from optimizer.slopes import mean_slopes
 from optimizer.trial import PairEvaluator
 from scoring.probes import Probe
-from scoring.reward import rates
 from scoring.scorers.base import ScorerSpec
 from service.presence import device_name, memory_of
+from tests.unit.optimizer.sloped import all_of, cosine, slopes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an Nvidia GPU")
 MIB = 2**20
@@ -39,10 +38,6 @@ def pair(models: Path, specs: Sequence[ScorerSpec], device: str = "cuda", **opti
 def probes(count: int, size: int = 32, **fields: Any) -> list[Probe]:
     how = {"steps": 4, "cfg_scale": 3.0, "sampler": "DPM++ 2M", "width": size, "height": size, **fields}
     return [Probe(prompt="a red apple", negative_prompt="a dog", seed=n, **how) for n in range(count)]
-
-
-def all_of(batches: Iterator[list[Rendered]]) -> list[Rendered]:
-    return sorted((one for batch in batches for one in batch), key=lambda one: one.probe)
 
 
 def rendered(
@@ -82,31 +77,22 @@ def test_images_and_scores_are_those_of_a_cpu(
 
 
 def test_slopes_are_those_of_a_cpu(tiny_models: Path, specs: list[ScorerSpec]) -> None:
-    shown, found = probes(2), []
-    for device in ("cuda", "cpu"):
-        evaluator = pair(tiny_models, specs, device)
-        batches = evaluator.slopes(uniform(evaluator.blocks, 0.3), shown, rates(specs))
-        slopes = mean_slopes([one.slopes or {} for one in all_of(batches)])
-        found.append([slopes[block] for block in evaluator.blocks])
-    ours, theirs = found
-    product = sum(a * b for a, b in zip(ours, theirs, strict=True))
+    ours, theirs = (near_a_slopes(pair(tiny_models, specs, device)) for device in ("cuda", "cpu"))
     # In float32 torch lets a GPU's convolutions round to TF32.
-    assert product / (math.hypot(*ours) * math.hypot(*theirs)) > 0.99
-    assert math.hypot(*ours) == pytest.approx(math.hypot(*theirs), rel=0.05)
+    assert cosine(ours, theirs) > 0.99
+    assert math.hypot(*ours.values()) == pytest.approx(math.hypot(*theirs.values()), rel=0.05)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_slopes_of_16_bits_point_where_those_of_32_do(
     tiny_models: Path, specs: list[ScorerSpec], dtype: torch.dtype
 ) -> None:
-    shown, found = probes(2), []
-    for used in (dtype, torch.float32):
-        evaluator = pair(tiny_models, specs, dtype=used)
-        batches = evaluator.slopes(uniform(evaluator.blocks, 0.3), shown, rates(specs))
-        found.append(mean_slopes([one.slopes or {} for one in all_of(batches)]))
-    ours, theirs = ([slopes[block] for block in found[1]] for slopes in found)
-    product = sum(a * b for a, b in zip(ours, theirs, strict=True))
-    assert product / (math.hypot(*ours) * math.hypot(*theirs)) > 0.9
+    ours, theirs = (near_a_slopes(pair(tiny_models, specs, dtype=used)) for used in (dtype, torch.float32))
+    assert cosine(theirs, ours) > 0.9
+
+
+def near_a_slopes(evaluator: PairEvaluator) -> BlockWeights:
+    return slopes(evaluator, uniform(evaluator.blocks, 0.3), probes(2))
 
 
 def test_scoring_beside_rendering_changes_no_number(tiny_models: Path, specs: list[ScorerSpec]) -> None:

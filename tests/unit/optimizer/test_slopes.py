@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from operator import mul
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,13 +15,13 @@ from torch import Tensor
 from optimizer.blocks import BlockWeights, uniform
 from optimizer.gradients import BlockGradients
 from optimizer.rendered import Rendered
-from optimizer.slopes import NoSlopes, mean_slopes
+from optimizer.slopes import NoSlopes
 from optimizer.trial import PairEvaluator
 from scoring.probes import DynamicThresholding, FreeU, FreeUStage, Hires, Probe
 from scoring.rendering.memory import DoesNotFit
 from scoring.scorers.base import ScorerSpec
+from tests.unit.optimizer.sloped import RATES, all_of, cosine, slopes
 
-RATES = {"clip": 1.0}
 STAGES = (FreeUStage(backbone_factor=1.3, skip_factor=0.7),) * 3
 
 
@@ -39,14 +38,6 @@ def pair(tiny_models: Path, tiny_scorers: Path) -> PairEvaluator:
     )
 
 
-def all_of(batches: Iterator[list[Rendered]]) -> list[Rendered]:
-    return sorted((one for batch in batches for one in batch), key=lambda one: one.probe)
-
-
-def slopes(pair: PairEvaluator, weights: BlockWeights, probes: Sequence[Probe]) -> BlockWeights:
-    return mean_slopes([one.slopes or {} for one in all_of(pair.slopes(weights, probes, RATES))])
-
-
 def kept_graph_slopes(pair: PairEvaluator, weights: BlockWeights, probes: Sequence[Probe]) -> BlockWeights:
     """The same by a graph of all steps that autograd keeps."""
     pair.merge.apply(weights)
@@ -56,12 +47,6 @@ def kept_graph_slopes(pair: PairEvaluator, weights: BlockWeights, probes: Sequen
             prompts = [probes[i].prompt for i in indices]
             (merged.scorers["clip"].score(images, prompts).sum() / len(probes)).backward()
         return gradients.slopes()
-
-
-def cosine(one: BlockWeights, other: BlockWeights) -> float:
-    a, b = list(one.values()), [other[block] for block in one]
-    product: float = sum(map(mul, a, b))
-    return product / math.hypot(*a) / math.hypot(*b)
 
 
 class Pattern:

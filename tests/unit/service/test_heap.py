@@ -12,7 +12,7 @@ from service.heap import ARENAS
 
 # Every thread holds memory at the same time; malloc_info(3) then tells how many heaps there are.
 PROGRAM = """
-import ctypes, os, sys, threading
+import ctypes, sys, threading
 from service.heap import share_heaps
 if sys.argv[1] == "shared":
     share_heaps()
