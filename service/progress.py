@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import BaseModel, Field
@@ -111,11 +112,48 @@ class JobProgress(BaseModel):
     result: TreeScores = Field(description="The final model beside the leaves and their uniform merge.")
 
 
-def job_progress(store: Store, job_id: str) -> JobProgress:
-    """Raises NotFound."""
+@dataclass(frozen=True)
+class Standing:
+    """How a node stands: what stays as it is while renders are stored and nothing else happens."""
+
+    counts: Mapping[TrialState, int]
+    scores: dict[str, float]
+    warnings: list[str]
+    notices: list[str]
+    probe_noise: float | None
+    trials_warned: int
+    confidence: Confidence | None
+    going_on: GoingOn | None
+    best: Best | None
+    votes: Votes | None
+    checkpoint: Output | None
+
+
+def standing(store: Store, node: NodeRecord) -> Standing:
+    """How a node stands now. All of it changes with an event of the node, or of its whole job."""
+    return Standing(
+        counts=store.trial_counts(node.id),
+        scores=result_scores(store, node),
+        warnings=winner_warnings(store, node),
+        notices=store.notices(node.id),
+        probe_noise=store.probe_noise(node.id),
+        trials_warned=store.warned_trials(node.id),
+        confidence=winner_confidence(store, node),
+        going_on=going_on(store, node),
+        best=_best(store, node),
+        votes=_votes(store, node),
+        checkpoint=_output(store, node),
+    )
+
+
+def job_progress(
+    store: Store, job_id: str, standing_of: Callable[[Store, NodeRecord], Standing] = standing
+) -> JobProgress:
+    """How far a job is. standing_of: may give what is known of a node already. Raises NotFound."""
     job = store.job(job_id)
     nodes = store.nodes(job_id)
-    scores = {node.id: result_scores(store, node) for node in nodes}
+    standings = {node.id: standing_of(store, node) for node in nodes}
+    scores = {node_id: stands.scores for node_id, stands in standings.items()}
     final = final_node(nodes).id
     return JobProgress(
         id=job.id,
@@ -125,7 +163,9 @@ def job_progress(store: Store, job_id: str) -> JobProgress:
         created_at=job.created_at,
         ended_at=job.ended_at,
         leaves=list(job.leaves),
-        nodes=[_node_progress(store, nodes, node, scores[node.id], final=node.id == final) for node in nodes],
+        nodes=[
+            _node_progress(store, nodes, node, standings[node.id], final=node.id == final) for node in nodes
+        ],
         result=tree_scores(nodes, scores),
     )
 
@@ -147,16 +187,16 @@ def trials_planned(node: NodeRecord) -> int:
 
 
 def _node_progress(
-    store: Store, nodes: Sequence[NodeRecord], node: NodeRecord, scores: dict[str, float], *, final: bool
+    store: Store, nodes: Sequence[NodeRecord], node: NodeRecord, stands: Standing, *, final: bool
 ) -> NodeProgress:
-    counts = store.trial_counts(node.id)
-    done, failed = counts.get(TrialState.DONE, 0), counts.get(TrialState.FAILED, 0)
-    stopped = counts.get(TrialState.STOPPED, 0)
+    done, failed, stopped, waiting = (
+        stands.counts.get(state, 0)
+        for state in (TrialState.DONE, TrialState.FAILED, TrialState.STOPPED, TrialState.WAITING)
+    )
     renders, seconds = store.render_totals(node.id)
     planned = trials_planned(node)
     searching = node.state is NodeState.RUNNING and node.stop_reason is None
     a, b = input_names(nodes, node)
-    warnings = winner_warnings(store, node)
     ended = done + failed + stopped
     lately, lately_seconds = store.late_render_totals(node.id, ended - 1 - LATELY)
     # Racing renders less than all probes of a trial.
@@ -174,27 +214,27 @@ def _node_progress(
         state=node.state,
         reason=node.reason,
         stop_reason=node.stop_reason,
-        notes=[*node.plan["notes"], *store.notices(node.id), *warnings],
-        warnings=warnings,
+        notes=[*node.plan["notes"], *stands.notices, *stands.warnings],
+        warnings=stands.warnings,
         watched=[spec["scorer"] for spec in node.plan.get("watch", [])],
         trials_done=done,
         trials_failed=failed,
-        trials_waiting=counts.get(TrialState.WAITING, 0),
+        trials_waiting=waiting,
         trials_stopped=stopped,
-        probe_noise=store.probe_noise(node.id),
-        trials_warned=store.warned_trials(node.id),
+        probe_noise=stands.probe_noise,
+        trials_warned=stands.trials_warned,
         trials_planned=planned,
         renders=renders,
         renders_per_second=renders / seconds if seconds else None,
         eta_seconds=lately_seconds / lately * left if searching and lately else None,
-        scores=scores,
-        gain=gain(scores, "search"),
-        heldout_gain=gain(scores, "heldout"),
-        confidence=winner_confidence(store, node),
-        going_on=going_on(store, node),
-        best=_best(store, node),
-        votes=_votes(store, node),
-        checkpoint=_output(store, node),
+        scores=stands.scores,
+        gain=gain(stands.scores, "search"),
+        heldout_gain=gain(stands.scores, "heldout"),
+        confidence=stands.confidence,
+        going_on=stands.going_on,
+        best=stands.best,
+        votes=stands.votes,
+        checkpoint=stands.checkpoint,
     )
 
 

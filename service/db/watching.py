@@ -14,6 +14,9 @@ from service.db.states import TRIAL_ENDED, TrialKind, TrialState
 LATE = 200
 """How many events back are read again: those of two jobs may be committed in another order than numbered."""
 
+PASSING = ("trial.opened", "render.stored")
+"""Kinds of events that leave all as it was but the count of renders."""
+
 
 class WatchStore(Database):
     """The storage contract of those who watch."""
@@ -28,6 +31,17 @@ class WatchStore(Database):
         wanted = select(Event.id, Event.job_id).where(Event.id > after - LATE).order_by(Event.id)
         with self._read() as session:
             return [(number, job_id) for number, job_id in session.execute(wanted)]
+
+    def changed_nodes(self, job_id: str, after: int) -> set[int | None]:
+        """The nodes (ids) of a job to which more happened after event `after` than that a trial was opened or
+        renders were stored; None among them where something happened to the job itself."""
+        wanted = (
+            select(Event.node_id)
+            .where(Event.job_id == job_id, Event.id > after, Event.kind.not_in(PASSING))
+            .distinct()
+        )
+        with self._read() as session:
+            return set(session.scalars(wanted))
 
     def last_events(self, job_id: str, *, kinds: Sequence[str], limit: int) -> list[EventRecord]:
         """The newest events of a job of these kinds, the newest first."""

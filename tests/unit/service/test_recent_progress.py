@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 
 from service import recent_progress as module
 from service.dashboard.node_topics import NodeReader
 from service.db.gallery import Wanted
-from service.db.states import TrialKind
+from service.db.records import NewRender, NodeRecord
+from service.db.states import NodeState, TrialKind
 from service.db.store import Store
 from service.errors import NotFound
-from service.progress import JobProgress, job_progress
+from service.progress import Standing, job_progress, standing
 from service.recent_progress import recent_progress
 from service.settings import Settings
-from tests.unit.service.searched import queue, run_trial, settings_in, weights_of
+from tests.unit.service.searched import finish, queue, run_trial, search, search_all, settings_in, weights_of
 
 
 @pytest.fixture
@@ -32,15 +35,8 @@ def store(settings: Settings) -> Iterator[Store]:
     store.close()
 
 
-def test_a_job_is_worked_out_once_for_each_event(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_is_worked_out_once_for_each_event(store: Store) -> None:
     job_id = queue(store)
-    asked: list[str] = []
-
-    def counted(of: Store, job: str) -> JobProgress:
-        asked.append(job)
-        return job_progress(of, job)
-
-    monkeypatch.setattr(module, "job_progress", counted)
     first = recent_progress(store, job_id)
     assert recent_progress(store, job_id) is first
     store.pause_job(job_id)
@@ -48,9 +44,67 @@ def test_a_job_is_worked_out_once_for_each_event(store: Store, monkeypatch: pyte
     assert second.event_id > first.event_id
     assert (first.progress.state, second.progress.state) == ("queued", "paused")
     assert json.loads(second.json) == second.progress.model_dump(mode="json")
-    assert asked == [job_id] * 2
     with pytest.raises(NotFound):
         recent_progress(store, "nope")
+
+
+def test_of_a_node_of_which_a_render_was_stored_only_the_renders_are_counted(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = queue(store, ("one", "two", "three"))
+    lease = store.lease_node("host:1:w", 30, job_id=job_id)
+    assert lease is not None
+    recent_progress(store, job_id)
+    looked_at: list[str] = []
+
+    def counted(of: Store, node: NodeRecord) -> Standing:
+        looked_at.append(node.name)
+        return standing(of, node)
+
+    monkeypatch.setattr(module, "standing", counted)
+    trial = store.open_trial(lease, TrialKind.SEARCH, 0, weights_of(0))
+    store.add_renders(lease, trial.id, [NewRender(0, "0" * 64, 0.25, {"clip": 0.5})])
+    assert recent_progress(store, job_id).progress.nodes[0].renders == 1
+    assert looked_at == []
+    run_trial(store, settings, lease, TrialKind.SEARCH, 1)
+    assert recent_progress(store, job_id).progress.nodes[0].trials_done == 1
+    assert looked_at == [store.node(lease.node_id).name]
+
+
+def test_after_every_write_it_is_what_a_reading_from_the_start_would_be(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, stranger, writes = queue(store, ("one", "two", "three")), Store(settings.database_url), 0
+    write = Store._write
+
+    @contextmanager
+    def watched(self: Store) -> Iterator[Session]:
+        nonlocal writes
+        with write(self) as session:
+            yield session
+        writes += 1
+        assert recent_progress(store, job_id).progress == job_progress(stranger, job_id)
+
+    monkeypatch.setattr(Store, "_write", watched)
+    try:
+        lease = store.lease_node("host:1:w", 30, job_id=job_id)
+        assert lease is not None
+        store.note(lease, "it is warm here")
+        trial = store.open_trial(lease, TrialKind.SEARCH, 14, weights_of(14))
+        store.fail_trial(lease, trial.id, "a black image", 1.0, {})
+        search(store, settings, lease, 14)
+        assert recent_progress(store, job_id).progress.nodes[0].going_on is not None
+        finish(store, settings, lease)
+        store.pause_job(job_id)
+        store.resume_job(job_id)
+        store.set_priority(job_id, 3)
+        search_all(store, settings, job_id)
+        assert {node.state for node in store.nodes(job_id)} == {NodeState.DONE}
+        store.extend_node(job_id, store.nodes(job_id)[1].name, 2)
+        store.cancel_job(job_id)
+        assert writes > 100
+    finally:
+        stranger.close()
 
 
 def test_a_node_that_is_followed_is_what_it_is_to_who_comes_now(store: Store, settings: Settings) -> None:
