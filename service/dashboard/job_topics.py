@@ -53,11 +53,10 @@ class JobLines:
 
     def __call__(self, store: Store) -> list[JobLine]:
         lines: dict[str, tuple[int, JobLine]] = {}
-        for job in store.jobs(limit=self._limit):
-            newest = store.last_event_id(job.id)
-            known = self._known.get(job.id)
+        for job_id, newest in store.newest_jobs(self._limit):
+            known = self._known.get(job_id)
             fresh = known is not None and known[0] == newest
-            lines[job.id] = known if known and fresh else (newest, job_line(store, job.id))
+            lines[job_id] = known if known and fresh else (newest, job_line(store, job_id))
         self._known = lines
         return [line for _, line in lines.values()]
 

@@ -100,6 +100,7 @@ class NodeReader:
         self._job_id, self._name = job_id, name
         self._settled: list[TrialRecord] = []
         self._fitted: tuple[int, Importance | None] = (0, None)
+        self._made: tuple[object, dict[Hashable, Any]] = (None, {})
 
     def __call__(self, store: Store) -> NodeView:
         """Raises NotFound."""
@@ -111,15 +112,33 @@ class NodeReader:
         node = next(node for node in store.nodes(self._job_id) if node.name == self._name)
         plan = NodePlan.model_validate(node.plan)
         trials = self._trials(store, node, plan)
+        failed_renders = store.renders_of_failed(node.id)
+        importance = self._importance(trials)
         return NodeView(
             job=job,
             node=node,
             progress=progress,
             plan=plan,
             trials=trials,
-            failed_renders=store.renders_of_failed(node.id),
-            importance=self._importance(trials),
+            failed_renders=failed_renders,
+            importance=importance,
+            made=self._made_of(progress, trials, failed_renders, importance),
         )
+
+    def _made_of(
+        self,
+        progress: NodeProgress,
+        trials: Sequence[TrialRecord],
+        failed_renders: dict[int, int],
+        importance: Importance | None,
+    ) -> dict[Hashable, Any]:
+        """What was made of the last view, where what it was made of is the same: a render was stored, but no
+        trial ended."""
+        ended = [(t.id, t.score, t.means, t.warnings) for t in trials if t.state in ENDED]
+        of = (ended, progress.scores, progress.watched, failed_renders, importance)
+        if of != self._made[0]:
+            self._made = of, {}
+        return self._made[1]
 
     def _trials(self, store: Store, node: NodeRecord, plan: NodePlan) -> list[TrialRecord]:
         """All trials by number. Those of the search that ended, up to the first that has not, stay as they

@@ -19,12 +19,12 @@ from service.db.watching import LATE
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 POLL_SECONDS = 0.3
-REST, LONGEST_REST = 9.0, 0.6
-"""A topic that took t seconds to read is left alone for REST · t, but for no longer than LONGEST_REST
-seconds: the page costs a tenth of a core at most, unless that made it late."""
+REST, LONGEST_REST = 9.0, 0.9
+"""A topic that took t seconds to read and to tell is left alone for REST · t, but for no longer than
+LONGEST_REST seconds: the page costs a tenth of a core at most, unless that made it late."""
 REST_OF_TELLING = 3.0
-"""The same for the seconds that it took to tell all browsers, but without an end: nothing else is answered by
-this process meanwhile, so telling has a quarter of its time at most."""
+"""The same for the telling alone, but without an end: nothing else is answered by this process meanwhile, so
+telling has a quarter of its time at most."""
 TROUBLE_SECONDS = 2.0
 KEPT_SECONDS = 30.0
 """For so long what nobody watches is kept, for who comes back."""
@@ -104,11 +104,6 @@ class Snapshot:
         fresh = entry is not None and entry.reading is not None and self._is_polling()
         return entry.reading.value if fresh and entry and entry.reading else None
 
-    def touch(self, key: Hashable) -> None:
-        """Have a topic read at the next poll: a person of this process has just changed something of it."""
-        if entry := self._entries.get(key):
-            entry.stale, entry.rests_until = True, 0.0
-
     @property
     def watchers(self) -> int:
         """How many watch by now."""
@@ -172,14 +167,14 @@ class Snapshot:
             log.debug("topic %s: %s", entry.topic.key, error, exc_info=True)
             reading = Reading(None, str(error) or type(error).__name__)
         entry.read_at = time.monotonic()
-        entry.rests_until = entry.read_at + min(LONGEST_REST, REST * (entry.read_at - began))
+        telling = 0.0
         if reading != entry.reading:
             entry.reading = reading
-            telling = 0.0
             for show in list(entry.watchers):
                 telling += await _tell_between(entry, show, reading)
-            rest = max(entry.rests_until - entry.read_at, REST_OF_TELLING * telling)
-            entry.rests_until = time.monotonic() + rest
+        cost = entry.read_at - began + telling
+        rest = max(min(LONGEST_REST, REST * cost), REST_OF_TELLING * telling)
+        entry.rests_until = time.monotonic() + rest
 
     def _tell_trouble(self, words: str) -> None:
         for entry in self._entries.values():

@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     String,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -47,6 +48,12 @@ def state_column(states: type[StrEnum]) -> Enum:
         length=20,
         values_callable=lambda kind: [member.value for member in kind],
     )
+
+
+def _where_there(name: str, column: str, *indexed: str) -> Index:
+    """An index over those rows alone that have something in a column."""
+    there = text(f"{column} IS NOT NULL")
+    return Index(name, *indexed, sqlite_where=there, postgresql_where=there)
 
 
 class Base(DeclarativeBase):
@@ -156,6 +163,11 @@ class Trial(Base):
         UniqueConstraint("node_id", "kind", "number"),
         # The metrics count trials by state; the rows themselves are long.
         Index("ix_trials_state", "state"),
+        # At every change of a node it is asked for its best trial, how many are in which state, which are
+        # warned of, and whether one was scored anew.
+        Index(None, "node_id", "kind", "state", "score", "estimate", "seconds"),
+        _where_there("ix_trials_warned", "warnings", "node_id", "kind"),
+        _where_there("ix_trials_noise", "probe_noise", "node_id", "number", "probe_noise"),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 
 from service.db.database import Database
-from service.db.models import Event, Node, Render, Trial
+from service.db.models import Event, Job, Node, Render, Trial
 from service.db.records import EventRecord
 from service.db.states import TRIAL_ENDED, TrialKind, TrialState
 
@@ -25,6 +25,13 @@ class WatchStore(Database):
         """The number of the newest event of all jobs; 0 before the first."""
         with self._read() as session:
             return session.scalar(select(func.max(Event.id))) or 0
+
+    def newest_jobs(self, limit: int) -> list[tuple[str, int]]:
+        """(job, number of its newest event) of the newest jobs, the newest first."""
+        newest = select(func.max(Event.id)).where(Event.job_id == Job.id).scalar_subquery()
+        wanted = select(Job.id, newest).order_by(Job.created_at.desc(), Job.id).limit(limit)
+        with self._read() as session:
+            return [(job_id, number) for job_id, number in session.execute(wanted)]
 
     def events_around(self, after: int) -> list[tuple[int, str]]:
         """(number, job) of every event after `after`, and of some before it that may have been late."""

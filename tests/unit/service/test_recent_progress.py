@@ -135,3 +135,20 @@ def test_a_node_that_is_followed_is_what_it_is_to_who_comes_now(store: Store, se
         assert store.render_totals(node.id) == (17, 17 * 0.25)
     finally:
         stranger.close()
+
+
+def test_charts_are_drawn_anew_only_after_a_trial_has_ended(store: Store, settings: Settings) -> None:
+    job_id = queue(store)
+    lease = store.lease_node("host:1:w", 30, job_id=job_id)
+    assert lease is not None
+    follower = NodeReader(job_id, store.node(lease.node_id).name)
+    run_trial(store, settings, lease, TrialKind.SEARCH, 0)
+    view = follower(store)
+    view.once("a chart", lambda: "of one trial")
+    trial = store.open_trial(lease, TrialKind.SEARCH, 1, weights_of(1))
+    store.add_renders(lease, trial.id, [NewRender(0, "0" * 64, 0.25, {"clip": 0.5})])
+    later = follower(store)
+    assert later.progress.renders > view.progress.renders
+    assert later.once("a chart", lambda: "another") == "of one trial"
+    store.finish_trial(lease, trial.id, 0.5, 1.5, {})
+    assert follower(store).once("a chart", lambda: "of two trials") == "of two trials"
