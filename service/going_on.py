@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from math import log
+
 from pydantic import BaseModel, Field
 
 from optimizer.going_on import Outlook
 from optimizer.search import FORESEEING, SearchSettings, ToldTrial, expected_gain
+from scoring.scorers.cards import is_voted
 from service.db.records import NodeRecord
 from service.db.states import NodeKind
 from service.db.store import Store
+from service.db.watching import SearchStamp
 from service.durations import duration
 from service.remembered import Remembered
+
+GROWN = 1.01
 
 
 class GoingOn(BaseModel):
@@ -29,11 +36,22 @@ class GoingOn(BaseModel):
 
 
 def going_on(store: Store, node: NodeRecord) -> GoingOn | None:
-    """What the next trials of a merge are expected to gain; None while that is not known."""
+    """What the next trials of a merge are expected to gain; None while that is not known.
+
+    It is worked out again when a trial is the best, and when there are a hundredth more of them.
+    """
     if node.kind is not NodeKind.MERGE:
         return None
-    stamp = (repr(node.plan["search"]), store.search_stamp(node.id))
+    stamp = stamp_of(node, store.search_stamp(node.id))
     return _KNOWN.get(store, node.id, stamp, lambda: _worked_out(store, node))
+
+
+def stamp_of(node: NodeRecord, stamp: SearchStamp) -> Hashable:
+    """What changes when it is time to work it out again. Votes score anew any trial that they are of."""
+    search = repr(node.plan["search"])
+    if any(is_voted(spec["scorer"]) for spec in node.plan["scorers"]):
+        return search, stamp
+    return search, stamp.best, int(log(stamp.ended) / log(GROWN)) if stamp.ended else None
 
 
 _KNOWN: Remembered[GoingOn | None] = Remembered()

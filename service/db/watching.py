@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sqlalchemy import func, select
 
@@ -16,6 +17,16 @@ LATE = 200
 
 PASSING = ("trial.opened", "render.stored")
 """Kinds of events that leave all as it was but the count of renders."""
+
+
+class SearchStamp(NamedTuple):
+    """Of the search trials that ended: how many, the best score, and sums."""
+
+    ended: int
+    best: float | None
+    scores: float | None
+    estimates: float | None
+    seconds: float | None
 
 
 class WatchStore(Database):
@@ -72,14 +83,14 @@ class WatchStore(Database):
         with self._read() as session:
             return {node_id: float(seconds or 0.0) for node_id, seconds in session.execute(wanted)}
 
-    def search_stamp(self, node_id: int) -> tuple[float | None, ...]:
+    def search_stamp(self, node_id: int) -> SearchStamp:
         """Numbers that change whenever a search trial of a node ends or is scored anew."""
         told = (Trial.score, Trial.estimate, Trial.seconds)
         wanted = select(func.count(), func.max(Trial.score), *(func.sum(column) for column in told)).where(
             Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH, Trial.state.in_(TRIAL_ENDED)
         )
         with self._read() as session:
-            return tuple(session.execute(wanted).one())
+            return SearchStamp(*session.execute(wanted).one())
 
     def renders_of_failed(self, node_id: int) -> dict[int, int]:
         """Number of a failed search trial -> how many images it had when it failed."""

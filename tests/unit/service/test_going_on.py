@@ -17,7 +17,8 @@ from service.cli.stopping import with_stop_rule
 from service.db.records import NodeRecord
 from service.db.states import TrialKind
 from service.db.store import Store
-from service.going_on import told_of
+from service.db.watching import SearchStamp
+from service.going_on import stamp_of, told_of
 from service.progress import NodeProgress, job_progress
 from service.recipe_of import recipe_scores
 from service.report.page import report_html
@@ -102,6 +103,18 @@ def test_nothing_is_worked_out_again_while_nothing_changes(
     run_trial(store, settings, lease, TrialKind.SEARCH, 13)
     assert shown(store, job_id).going_on != first
     assert len(reads) == 2
+
+
+def test_of_many_trials_it_is_worked_out_again_when_there_are_a_hundredth_more(store: Store) -> None:
+    node, voted = (
+        store.nodes(queue(store, output=judge, scorers=[{"scorer": judge}]))[0] for judge in ("clip", "human")
+    )
+    few, many = SearchStamp(40, 0.5, 20.0, None, 60.0), SearchStamp(4000, 0.5, 2000.0, None, 6000.0)
+    assert stamp_of(node, few) != stamp_of(node, few._replace(ended=41))
+    assert stamp_of(node, many) == stamp_of(node, many._replace(ended=4001, scores=2000.4))
+    assert stamp_of(node, many) != stamp_of(node, many._replace(ended=4041))
+    assert stamp_of(node, many) != stamp_of(node, many._replace(best=0.6))
+    assert stamp_of(voted, many) != stamp_of(voted, many._replace(scores=2000.4)), "votes score anew"
 
 
 def test_the_words_give_score_and_time() -> None:

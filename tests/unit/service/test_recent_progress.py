@@ -35,6 +35,10 @@ def store(settings: Settings) -> Iterator[Store]:
     store.close()
 
 
+def three_renders() -> list[NewRender]:
+    return [NewRender(probe, "0" * 64, 0.25, {"clip": 0.5, "laion-v2": 0.5}) for probe in range(3)]
+
+
 def test_a_job_is_worked_out_once_for_each_event(store: Store) -> None:
     job_id = queue(store)
     first = recent_progress(store, job_id)
@@ -63,8 +67,8 @@ def test_of_a_node_of_which_a_render_was_stored_only_the_renders_are_counted(
 
     monkeypatch.setattr(module, "standing", counted)
     trial = store.open_trial(lease, TrialKind.SEARCH, 0, weights_of(0))
-    store.add_renders(lease, trial.id, [NewRender(0, "0" * 64, 0.25, {"clip": 0.5})])
-    assert recent_progress(store, job_id).progress.nodes[0].renders == 1
+    store.add_renders(lease, trial.id, three_renders())
+    assert recent_progress(store, job_id).progress.nodes[0].renders == 3
     assert looked_at == []
     run_trial(store, settings, lease, TrialKind.SEARCH, 1)
     assert recent_progress(store, job_id).progress.nodes[0].trials_done == 1
@@ -146,7 +150,7 @@ def test_charts_are_drawn_anew_only_after_a_trial_has_ended(store: Store, settin
     view = follower(store)
     view.once("a chart", lambda: "of one trial")
     trial = store.open_trial(lease, TrialKind.SEARCH, 1, weights_of(1))
-    store.add_renders(lease, trial.id, [NewRender(0, "0" * 64, 0.25, {"clip": 0.5})])
+    store.add_renders(lease, trial.id, three_renders())
     later = follower(store)
     assert later.progress.renders > view.progress.renders
     assert later.once("a chart", lambda: "another") == "of one trial"
