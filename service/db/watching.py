@@ -90,7 +90,7 @@ class WatchStore(Database):
             Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH, Trial.state.in_(TRIAL_ENDED)
         )
         with self._read() as session:
-            return SearchStamp(*session.execute(wanted).one())
+            return SearchStamp._make(session.execute(wanted).one())
 
     def renders_of_failed(self, node_id: int) -> dict[int, int]:
         """Number of a failed search trial -> how many images it had when it failed."""
