@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -33,6 +34,7 @@ from service.api.bodies import BodyLimits
 from service.api.conditional import Conditional
 from service.api.context import Context, own_version
 from service.api.deadlines import Deadlines
+from service.api.event_feed import EventFeeds
 from service.api.idempotency import Idempotency
 from service.catalog import Catalog
 from service.dashboard.mounting import mount_page
@@ -92,7 +94,9 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(Conditional),
         ],
     )
-    context = Context(settings, store, Catalog(settings.models_dir))
+    stopping = threading.Event()
+    feeds = EventFeeds(store, stopping)
+    context = Context(settings, store, Catalog(settings.models_dir), feeds, stopping)
     app.state.context = context
     app.state.metrics, app.state.readiness = registry, Readiness(settings, store)
     problems.install(app)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from service.api.event_feed import EventFeeds
 from service.catalog import Catalog
 from service.db.store import Store
 from service.errors import Stale
@@ -19,13 +20,16 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class Context:
-    """Settings, the store and the models folder of one application."""
+    """Settings, the store and the models folder of one application.
+
+    stopping: set when the server is told to stop: what would go on for ever ends then.
+    """
 
     settings: Settings
     store: Store
     catalog: Catalog
-    stopping: threading.Event = field(default_factory=threading.Event)
-    """Set when the server is told to stop: what would go on for ever ends then."""
+    feeds: EventFeeds
+    stopping: threading.Event
 
 
 async def _context(request: Request) -> Context:

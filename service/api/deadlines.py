@@ -46,29 +46,23 @@ class Deadlines:
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
         self._app = app
         self._request, self._work = settings.request_seconds, settings.work_seconds
-        self._left: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         seconds = self._seconds(scope)
         if not seconds:
             await self._app(scope, receive, send)
             return
-        answer = _Answer(seconds, receive, send)
-        task = asyncio.create_task(self._run(scope, answer))
+        answer = _Answer(scope, seconds, receive, send)
         try:
-            await answer.wait(task)
-        except BaseException:
-            task.cancel()
-            raise
-        if task.done() or answer.begun.done():
-            await task
-            return
-        answer.is_late = True
-        self._leave(task, scope)
-        await _too_late(scope, seconds)(scope, receive, send)
-
-    async def _run(self, scope: Scope, answer: _Answer) -> None:
-        await self._app(scope, answer.receive, answer.send)
+            await self._app(scope, answer.receive, answer.send)
+        except BaseException as error:
+            if not answer.ends_here(error):
+                raise
+        finally:
+            answer.timer.cancel()
+        if answer.instead is not None:
+            # The server looks whether there was an answer as soon as this ends.
+            await answer.instead
 
     def _seconds(self, scope: Scope) -> float:
         """How long a handler has; 0: as long as it likes."""
@@ -81,42 +75,54 @@ class Deadlines:
         works = any(method == of and pattern.fullmatch(path) for of, pattern in _WORK)
         return self._work if works else self._request
 
-    def _leave(self, task: asyncio.Task[None], scope: Scope) -> None:
-        asked = f"{scope['method']} {scope['path']}"
-        log.warning("%s was not answered in time", asked)
-
-        def ended(task: asyncio.Task[None]) -> None:
-            self._left.discard(task)
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("%s, which was too late, failed: %s", asked, error, exc_info=error)
-
-        self._left.add(task)
-        task.add_done_callback(ended)
-        if scope["method"] in SAFE:
-            task.cancel()
-
 
 class _Answer:
-    """An answer that may not have begun yet. is_late: somebody else has answered; what comes is dropped."""
+    """An answer that may not have begun yet, made in the present task.
 
-    def __init__(self, seconds: float, receive: Receive, send: Send) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._seconds = seconds
-        self._due = self._loop.time() + seconds
+    instead: the answer that says that it took too long; what comes afterwards is dropped.
+    """
+
+    def __init__(self, scope: Scope, seconds: float, receive: Receive, send: Send) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self._scope, self._seconds = scope, seconds
         self._receive, self._send = receive, send
-        self.begun: asyncio.Future[None] = self._loop.create_future()
-        self.is_late = False
+        self._due = self._loop.time() + seconds
+        self._has_begun = False
+        self.timer = self._loop.call_at(self._due, self._look)
+        self.instead: asyncio.Task[None] | None = None
 
-    async def wait(self, task: asyncio.Task[None]) -> None:
-        """Until the task ends, the answer begins, or it is due."""
-        while not (task.done() or self.begun.done()):
-            left = self._due - self._loop.time()
-            if left <= 0:
-                return
-            await asyncio.wait((task, self.begun), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+    def _look(self) -> None:
+        if self._has_begun:
+            return
+        if self._loop.time() < self._due:
+            self.timer = self._loop.call_at(self._due, self._look)
+            return
+        log.warning("%s was not answered in time", self._asked)
+        self.instead = self._loop.create_task(self._answer_instead())
+        if self._scope["method"] in SAFE and self._task is not None:
+            self._task.cancel()
+
+    async def _answer_instead(self) -> None:
+        await _too_late(self._scope, self._seconds)(self._scope, self._receive, self._send)
+
+    def ends_here(self, error: BaseException) -> bool:
+        """Whether what the handler ended with is nobody's business any more: it was answered for."""
+        if self.instead is None:
+            return False
+        if isinstance(error, asyncio.CancelledError):
+            # It was cancelled here, or else by a server that ends.
+            return self._task is not None and self._task.uncancel() == 0
+        if isinstance(error, Exception):
+            log.error("%s, which was too late, failed: %s", self._asked, error, exc_info=error)
+            return True
+        return False
+
+    @property
+    def _asked(self) -> str:
+        return f"{self._scope['method']} {self._scope['path']}"
 
     async def receive(self) -> Message:
-        if self.is_late:
+        if self.instead is not None:
             return {"type": "http.disconnect"}
         message = await self._receive()
         # The body is still on its way, or has just come.
@@ -124,10 +130,9 @@ class _Answer:
         return message
 
     async def send(self, message: Message) -> None:
-        if self.is_late:
+        if self.instead is not None:
             return
-        if not self.begun.done():
-            self.begun.set_result(None)
+        self._has_begun = True
         await self._send(message)
 
 

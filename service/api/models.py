@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, HTTPException, Request
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Header, Request, Response
 
 from optimizer.checkpoints import Inspection, size_of
 from scoring.errors import InputError
 from service.access.identity import identity_in
-from service.api.conditional import matches
 from service.api.context import Ctx, own_version
+from service.api.pictures import Png, picture
 from service.api.problems import responses
 from service.api.views import Health, ModelView, worker_view
 from service.errors import NotFound
@@ -46,22 +46,16 @@ def model(name: str, context: Ctx) -> Inspection:
     "/api/v1/images/{sha256}.png",
     tags=["jobs"],
     summary="A rendered image",
-    response_class=FileResponse,
+    response_class=Png,
     responses=responses(404),
 )
 def image(
     sha256: str,
     context: Ctx,
     if_none_match: Annotated[str | None, Header(description="ETag of the picture that is there.")] = None,
-) -> FileResponse:
+) -> Response:
     """A render by its hash, as the trials list it."""
-    path = image_path(context.settings.renders_dir, sha256)
-    # The name is the content's hash: it can never mean another picture. Private: a shared cache between
-    # would give it to who shows no token.
-    headers = {"Cache-Control": "private, max-age=31536000, immutable", "ETag": f'"{sha256}"'}
-    if matches(if_none_match, headers["ETag"]):
-        raise HTTPException(304, headers=headers)
-    return FileResponse(path, media_type="image/png", headers=headers)
+    return picture(sha256, if_none_match, partial(image_path, context.settings.renders_dir, sha256))
 
 
 @router.get("/healthz", tags=["service"], summary="Health")

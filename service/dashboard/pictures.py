@@ -8,33 +8,36 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header, Response
 from fastapi import Path as PathOf
-from fastapi.responses import FileResponse
 from nicegui import ui
 from PIL import Image
 
+from service.api import pictures as answer
 from service.api.context import Ctx
 from service.api.problems import responses
 from service.images import image_path
 
 Size = Literal[64, 128, 256, 512]
 QUALITY = 84
-FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
-"""A name that is the content's hash can never mean another picture."""
 router = APIRouter(include_in_schema=False)
 
 
-@router.get("/thumbnails/{size}/{sha256}.webp", response_class=FileResponse, responses=responses(404))
+@router.get("/thumbnails/{size}/{sha256}.webp", response_class=Response, responses=responses(404))
 def thumbnail(
-    size: Annotated[int, PathOf(json_schema_extra={"enum": [64, 128, 256, 512]})], sha256: str, context: Ctx
-) -> FileResponse:
+    size: Annotated[int, PathOf(json_schema_extra={"enum": [64, 128, 256, 512]})],
+    sha256: str,
+    context: Ctx,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
     """A render, its longer side at most `size` pixels; one that is smaller comes as it is."""
     allowed = next((known for known in (64, 128, 256, 512) if size <= known), 512)
-    original = image_path(context.settings.renders_dir, sha256)
-    made = small_picture(original, context.settings.thumbnails_dir, allowed)
-    kind = "image/png" if made == original else "image/webp"
-    return FileResponse(made, media_type=kind, headers=FOREVER)
+    settings = context.settings
+
+    def find() -> Path:
+        return small_picture(image_path(settings.renders_dir, sha256), settings.thumbnails_dir, allowed)
+
+    return answer.picture(f"{sha256}-{allowed}", if_none_match, find)
 
 
 def small_picture(original: Path, folder: Path, size: int) -> Path:

@@ -100,11 +100,21 @@ def job_of(session: Session, job_id: str) -> Job:
     """
     job = session.get(Job, job_id, with_for_update=session.info.get(WRITES, False))
     if job is None:
-        raise NotFound(f"there is no job {job_id!r}; GET /api/v1/jobs or `autombw status` lists them")
+        raise _no_job(job_id)
     seen = session.info.get(SEEN)
     if seen is not None and seen != newest_event(session, job_id):
         raise Stale(f"job {job_id} has changed since it was read; GET it again, then decide anew")
     return job
+
+
+def check_job(session: Session, job_id: str) -> None:
+    """Raise NotFound where there is no such job. Its row is not read: what was asked for is long."""
+    if session.scalar(select(Job.id).where(Job.id == job_id)) is None:
+        raise _no_job(job_id)
+
+
+def _no_job(job_id: str) -> NotFound:
+    return NotFound(f"there is no job {job_id!r}; GET /api/v1/jobs or `autombw status` lists them")
 
 
 def newest_event(session: Session, job_id: str) -> int:

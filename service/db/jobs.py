@@ -9,7 +9,16 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.db.database import Database, job_of, leased_node, move_node, move_trial, newest_event, record
+from service.db.database import (
+    Database,
+    check_job,
+    job_of,
+    leased_node,
+    move_node,
+    move_trial,
+    newest_event,
+    record,
+)
 from service.db.engine import Turn, take_turn
 from service.db.models import Checkpoint, Event, Job, Node, Trial
 from service.db.records import (
@@ -256,15 +265,16 @@ class JobStore(Database):
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 500) -> list[EventRecord]:
         """Events of a job in order, from the one after `after`. Raises NotFound."""
+        columns = [getattr(Event, name) for name in EventRecord.model_fields]
+        wanted = select(*columns).where(Event.job_id == job_id, Event.id > after).order_by(Event.id)
         with self._read() as session:
-            job_of(session, job_id)
-            wanted = select(Event).where(Event.job_id == job_id, Event.id > after).order_by(Event.id)
-            return [EventRecord.model_validate(row) for row in session.scalars(wanted.limit(limit))]
+            check_job(session, job_id)
+            return [EventRecord.model_validate(row) for row in session.execute(wanted.limit(limit))]
 
     def last_event_id(self, job_id: str) -> int:
         """The number of the job's newest event. Raises NotFound."""
         with self._read() as session:
-            job_of(session, job_id)
+            check_job(session, job_id)
             return newest_event(session, job_id)
 
 
