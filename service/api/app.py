@@ -36,6 +36,8 @@ from service.api.context import Context, own_version
 from service.api.deadlines import Deadlines
 from service.api.event_feed import EventFeeds
 from service.api.idempotency import Idempotency
+from service.api.kept import Kept
+from service.api.news import News
 from service.catalog import Catalog
 from service.dashboard.mounting import mount_page
 from service.db.store import Store
@@ -59,11 +61,13 @@ def create_app(settings: Settings) -> FastAPI:
     if not settings.allow_hub:
         keep_off_hub()
     store = Store(settings.database_url)
+    news = News(store)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         limit_threads()
         yield
+        news.close()
         store.close()
 
     accounts = Accounts(store, always=settings.auth == "always" or not is_loopback(settings.host))
@@ -89,6 +93,7 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(Deadlines, settings=settings),
             Middleware(Proxies, trusted=settings.trusted_proxies),
             Middleware(Guard, settings=settings, store=store, accounts=accounts, guesses=guesses),
+            Middleware(Kept, news=news),
             Middleware(BodyLimits, max_bytes=round(settings.max_body_mb * 1e6)),
             Middleware(Idempotency, store=store),
             Middleware(Conditional),

@@ -77,13 +77,18 @@ class _Answer:
             await self._send({"type": "http.response.body", "body": bytes(self._body)})
 
     async def _not_modified(self, start: Message) -> None:
-        headers = MutableHeaders(scope=start)
-        for name in ("content-length", "content-type"):
-            if name in headers:
-                del headers[name]
         self._dropped = True
-        await self._send({**start, "status": 304})
-        await self._send({"type": "http.response.body", "body": b""})
+        await not_modified(start, self._send)
+
+
+async def not_modified(start: Message, send: Send) -> None:
+    """Answer 304 in the place of an answer that begins so. Its headers are changed."""
+    headers = MutableHeaders(scope=start)
+    for name in ("content-length", "content-type"):
+        if name in headers:
+            del headers[name]
+    await send({**start, "status": 304})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _is_small_json(headers: MutableHeaders) -> bool:

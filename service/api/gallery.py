@@ -8,6 +8,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from service.api.context import Ctx
+from service.api.kept import Keeps
+from service.api.news import Until
 from service.db.gallery import Place, Wanted
 from service.db.records import GalleryRender, WorkerRecord
 from service.db.states import TrialKind
@@ -26,6 +28,7 @@ class GalleryPage(BaseModel):
 @router.get("/renders", tags=["jobs"], summary="Renders of all jobs")
 def renders(
     context: Ctx,
+    keeps: Keeps,
     *,
     job: str | None = None,
     node: str | None = None,
@@ -40,7 +43,9 @@ def renders(
     """Renders whose images are kept, in pages that cost the same however far one scrolls."""
     wanted = Wanted(job, node, kind or tuple(TrialKind), trial, probe)
     place = Place(*map(int, after.split("-"))) if after else None
+    settled = context.store.settled_trials()
     found = context.store.gallery(wanted, after=place, limit=limit)
+    keeps.until(Until.CHANGE if place and place.trial_id <= settled else Until.EVENT, job)
     last = found[-1] if len(found) == limit else None
     return GalleryPage(
         renders=found,

@@ -14,6 +14,8 @@ from service.access.identity import Asker, Identity
 from service.access.roles import Role
 from service.api.conditional import matches
 from service.api.context import Context, Ctx, ToChange, job_etag
+from service.api.kept import Keeps
+from service.api.news import Until
 from service.api.paging import MAX_ID, link_next
 from service.api.problems import responses
 from service.api.views import (
@@ -34,7 +36,7 @@ from service.api.views import (
 )
 from service.changes import add_leaves, clone_job
 from service.db.records import NodeRecord
-from service.db.states import TrialKind
+from service.db.states import TRIAL_ENDED, TrialKind
 from service.db.tree import final_node
 from service.errors import NotFound
 from service.explaining import JobPlan, explain_job
@@ -87,10 +89,13 @@ def jobs(
     request: Request,
     response: Response,
     context: Ctx,
+    keeps: Keeps,
+    *,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str | None, Query(description="Only jobs that come after this one in the list.")] = None,
 ) -> list[JobView]:
     """The newest first."""
+    keeps.until(Until.MOVE)
     found = context.store.jobs(limit=limit, after=after)
     link_next(request, response, {"after": found[-1].id} if len(found) == limit else None)
     return [JobView(**job.model_dump()) for job in found]
@@ -102,13 +107,14 @@ def jobs(
 def job(
     job_id: str,
     context: Ctx,
-    if_none_match: Annotated[str | None, Header(description="ETag of the job as it is known.")] = None,
+    keeps: Keeps,
+    _known: Annotated[
+        str | None, Header(alias="If-None-Match", description="ETag of the job as it is known.")
+    ] = None,
 ) -> Response:
     """State, trials, best score, gain over the baselines, pace and the time left."""
-    event_id = context.store.last_event_id(job_id)
-    if matches(if_none_match, etag := job_etag(event_id)):
-        raise HTTPException(304, headers={"ETag": etag})
-    known = recent_progress(context.store, job_id, event_id)
+    keeps.until(Until.EVENT, job_id)
+    known = recent_progress(context.store, job_id)
     headers = {"ETag": job_etag(known.event_id), "Cache-Control": "no-cache"}
     return Response(known.json, media_type="application/json", headers=headers)
 
@@ -119,12 +125,14 @@ def log(
     request: Request,
     response: Response,
     context: Ctx,
+    keeps: Keeps,
     *,
     after: Annotated[int, Query(ge=0, le=MAX_ID, description="Only events after this one.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[EventView]:
     """The events of a job in pages, the oldest first; `…/events` streams them as they happen."""
     found = context.store.events(job_id, after=after, limit=limit)
+    keeps.until(Until.NEVER if len(found) == limit else Until.EVENT, job_id)
     link_next(request, response, {"after": found[-1].id} if len(found) == limit else None)
     return [event_view(event) for event in found]
 
@@ -135,6 +143,7 @@ def renders(
     request: Request,
     response: Response,
     context: Ctx,
+    keeps: Keeps,
     *,
     node: NodeName = None,
     after: Annotated[int, Query(ge=0, le=MAX_ID, description="Only renders of a higher id.")] = 0,
@@ -142,6 +151,7 @@ def renders(
 ) -> list[JobRender]:
     """Every image of a node with its scores, in the order in which they were rendered."""
     found = context.store.renders_of_node(node_of(context, job_id, node).id, after=after, limit=limit)
+    keeps.until(Until.CHANGE if len(found) == limit else Until.EVENT, job_id)
     link_next(request, response, {"after": found[-1].id} if len(found) == limit else None)
     return [job_render(render) for render in found]
 
@@ -152,6 +162,7 @@ def trials(
     request: Request,
     response: Response,
     context: Ctx,
+    keeps: Keeps,
     *,
     node: NodeName = None,
     kind: TrialKind = TrialKind.SEARCH,
@@ -161,14 +172,21 @@ def trials(
     """Trials of one kind by number: those of the search, or one of the held-out scores."""
     record = node_of(context, job_id, node)
     found = context.store.trials(record.id, kinds=[kind], after=after, limit=limit)
+    # Whole, with no number left out that may come yet.
+    is_whole = len(found) == limit and found[-1].number == after + limit
+    is_settled = is_whole and all(trial.state in TRIAL_ENDED for trial in found)
+    keeps.until(Until.CHANGE if is_settled else Until.EVENT, job_id)
     link_next(request, response, {"after": found[-1].number} if len(found) == limit else None)
     return [trial_view(trial, record) for trial in found]
 
 
 @router.get("/{job_id}/trials/{trial_id}", summary="One trial with its renders", responses=responses(404))
-def trial(job_id: str, trial_id: Annotated[int, PathParameter(ge=0, le=MAX_ID)], context: Ctx) -> TrialDetail:
+def trial(
+    job_id: str, trial_id: Annotated[int, PathParameter(ge=0, le=MAX_ID)], context: Ctx, keeps: Keeps
+) -> TrialDetail:
     """Each probe's image and the raw number of every scorer."""
     found = context.store.trial(trial_id)
+    keeps.until(Until.CHANGE if found.state in TRIAL_ENDED else Until.EVENT, job_id)
     nodes = {node.id: node for node in context.store.nodes(job_id)}
     if found.node_id not in nodes:
         raise NotFound(
@@ -178,8 +196,9 @@ def trial(job_id: str, trial_id: Annotated[int, PathParameter(ge=0, le=MAX_ID)],
 
 
 @router.get("/{job_id}/best", summary="The best trial so far", responses=responses(404))
-def best(job_id: str, context: Ctx, node: NodeName = None) -> TrialDetail:
+def best(job_id: str, context: Ctx, keeps: Keeps, node: NodeName = None) -> TrialDetail:
     """The search trial of the highest score, with its block weights and images."""
+    keeps.until(Until.EVENT, job_id)
     record = node_of(context, job_id, node)
     found = context.store.best_trial(record.id)
     if found is None:

@@ -11,6 +11,8 @@ from optimizer.checkpoints import Inspection, size_of
 from scoring.errors import InputError
 from service.access.identity import identity_in
 from service.api.context import Ctx, own_version
+from service.api.kept import Keeps
+from service.api.news import Until
 from service.api.pictures import Png, picture
 from service.api.problems import responses
 from service.api.views import Health, ModelView, worker_view
@@ -52,9 +54,11 @@ def model(name: str, context: Ctx) -> Inspection:
 def image(
     sha256: str,
     context: Ctx,
+    keeps: Keeps,
     if_none_match: Annotated[str | None, Header(description="ETag of the picture that is there.")] = None,
 ) -> Response:
     """A render by its hash, as the trials list it."""
+    keeps.until(Until.CHANGE)
     return picture(sha256, if_none_match, partial(image_path, context.settings.renders_dir, sha256))
 
 

@@ -15,6 +15,8 @@ from PIL import Image
 
 from service.api import pictures as answer
 from service.api.context import Ctx
+from service.api.kept import Keeps
+from service.api.news import Until
 from service.api.problems import responses
 from service.images import image_path
 
@@ -28,11 +30,13 @@ def thumbnail(
     size: Annotated[int, PathOf(json_schema_extra={"enum": [64, 128, 256, 512]})],
     sha256: str,
     context: Ctx,
+    keeps: Keeps,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """A render, its longer side at most `size` pixels; one that is smaller comes as it is."""
     allowed = next((known for known in (64, 128, 256, 512) if size <= known), 512)
     settings = context.settings
+    keeps.until(Until.CHANGE)
 
     def find() -> Path:
         return small_picture(image_path(settings.renders_dir, sha256), settings.thumbnails_dir, allowed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -13,8 +12,8 @@ from typing import Any, Generic, TypeVar
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import OperationalError
 
+from service.db.new_events import NewEvents
 from service.db.store import Store
-from service.db.watching import LATE
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -77,8 +76,7 @@ class Snapshot:
         self._store = store
         self._entries: dict[Hashable, _Entry] = {}
         self._task: asyncio.Task[None] | None = None
-        self._after = 0
-        self._seen: deque[int] = deque(maxlen=4 * LATE)
+        self._events = NewEvents(store)
 
     def watch(self, topic: Topic[T], show: Show[T]) -> Callable[[], None]:
         """Call `show` with the topic's reading, soon and after every change, until the returned is called."""
@@ -113,12 +111,9 @@ class Snapshot:
         return self._task is not None and not self._task.done()
 
     async def _poll(self) -> None:
-        self._after, began = 0, False
+        self._events = NewEvents(self._store)
         while self._forget():
             try:
-                if not began:
-                    self._after = await run_in_threadpool(self._store.newest_event)
-                    began = True
                 await self._mark_stale()
                 for entry in list(self._entries.values()):
                     if entry.watchers and self._is_due(entry):
@@ -140,11 +135,7 @@ class Snapshot:
         return self.watchers > 0
 
     async def _mark_stale(self) -> None:
-        found = await run_in_threadpool(self._store.events_around, self._after)
-        new = [(number, job_id) for number, job_id in found if number not in self._seen]
-        self._seen.extend(number for number, _ in new)
-        self._after = max([self._after, *(number for number, _ in new)])
-        jobs = {job_id for _, job_id in new}
+        jobs = {job_id for _, job_id, _ in await run_in_threadpool(self._events.read)}
         now = time.monotonic()
         for entry in self._entries.values():
             every = entry.topic.every

@@ -203,6 +203,7 @@ class AfterwardsStore(Database):
             ]
             if rows:
                 session.execute(insert(Score), rows)
+                record(session, job_id, "scores.added", {"scorer": scorer, "renders": len(rows)})
             return len(rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import PoolProxiedConnection
 
 from scoring.errors import InputError
 
@@ -72,6 +74,35 @@ def reading(engine: Engine) -> Engine:
     if engine.dialect.name == "sqlite":
         return engine.execution_options(**{READ_ONLY: True})
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+class CommitCount:
+    """A number that another commit changes, where the database tells one without a query: SQLite does."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: PoolProxiedConnection | None = None
+
+    def now(self) -> int | None:
+        """The number, after some microseconds; None where there is none: then only a query can tell.
+
+        https://sqlite.org/pragma.html#pragma_data_version: it tells of all connections but its own, which is
+        one that nothing else is done with.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return None
+        try:
+            if self._connection is None:
+                self._connection = self._engine.raw_connection()
+            found: int = self._connection.cursor().execute("PRAGMA data_version").fetchone()[0]
+        except (DBAPIError, sqlite3.Error):
+            return None
+        return found
+
+    def close(self) -> None:
+        """Give its connection back."""
+        if self._connection is not None:
+            self._connection.close()
 
 
 def take_turn(connection: Connection, turn: Turn) -> None:

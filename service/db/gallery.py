@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from service.db.database import Database
 from service.db.models import Event, Job, Node, Render, Trial
 from service.db.records import GalleryRender
-from service.db.states import RenderState, TrialKind
+from service.db.states import RenderState, TrialKind, TrialState
+from service.db.watching import LATE
 
 SIZES_KEPT = 200
 
@@ -69,6 +70,15 @@ class GalleryStore(Database):
         with self._read() as session:
             rows = session.execute(page)
             return [GalleryRender.model_validate(dict(zip(names, row, strict=True))) for row in rows]
+
+    def settled_trials(self) -> int:
+        """The id of a trial: it and all before it get no more renders. Ids that another transaction has taken
+        and not committed yet are reckoned with."""
+        first_open = select(func.min(Trial.id)).where(Trial.state == TrialState.OPEN)
+        with self._read() as session:
+            newest = session.scalar(select(func.max(Trial.id))) or 0
+            first = session.scalar(first_open)
+        return min(newest - LATE, newest if first is None else first - 1)
 
     def gallery_size(self, wanted: Wanted) -> int:
         """How many renders are wanted in all; counted once for each event, of whichever job."""

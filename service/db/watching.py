@@ -44,11 +44,11 @@ class WatchStore(Database):
         with self._read() as session:
             return [(job_id, number) for job_id, number in session.execute(wanted)]
 
-    def events_around(self, after: int) -> list[tuple[int, str]]:
-        """(number, job) of every event after `after`, and of some before it that may have been late."""
-        wanted = select(Event.id, Event.job_id).where(Event.id > after - LATE).order_by(Event.id)
+    def events_around(self, after: int) -> list[tuple[int, str, str]]:
+        """(number, job, kind) of every event after `after`, and of some before it that may have been late."""
+        wanted = select(Event.id, Event.job_id, Event.kind).where(Event.id > after - LATE).order_by(Event.id)
         with self._read() as session:
-            return [(number, job_id) for number, job_id in session.execute(wanted)]
+            return [(number, job_id, kind) for number, job_id, kind in session.execute(wanted)]
 
     def changed_nodes(self, job_id: str, after: int) -> set[int | None]:
         """The nodes (ids) of a job to which more happened after event `after` than that a trial was opened or
