@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ import typer
 from scoring.errors import InputError
 from service.cli.setup import Config
 from service.cli.worker_processes import WorkerProcesses
+from service.garbage import ShortPauses
 from service.heap import share_heaps
 from service.logs import configure_logging
 from service.processes import leave_on_signals
@@ -44,7 +44,7 @@ def serve(
     check_bind(settings, app.state.context.store)
     processes = WorkerProcesses(config, settings, workers)
     server = server_of(app, processes.tell_to_stop)
-    _leave_alone_what_stays()
+    ShortPauses().begin()
     shown_host, shown_port = listener.getsockname()[:2]
     typer.echo(f"autombw listens on http://{shown_host}:{shown_port} (data in {settings.data_dir})")
     try:
@@ -52,15 +52,6 @@ def serve(
     finally:
         processes.tell_to_stop()
         processes.wait()
-
-
-def _leave_alone_what_stays() -> None:
-    """Let the garbage collector pass over all that was imported and made so far: 670,000 objects.
-
-    It would look at all of them again and again, for a third of a second in which nothing is answered.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def check_bind(settings: Settings, store: Store) -> None:
