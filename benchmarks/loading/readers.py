@@ -20,6 +20,8 @@ CONNECTIONS = 64
 MOST_OPEN = 1500
 """So many requests may wait for their answers; those due beyond are not sent, and counted as errors."""
 PATIENCE = 30.0
+PAGE = 100
+"""Pages of lists begin where one comes to who follows their links from the first."""
 AGAIN = 0.5
 """Share of the reads that show the ETag they were given before, as browsers and pollers do."""
 
@@ -70,7 +72,9 @@ KINDS: dict[str, tuple[int, Draw]] = {
     "job": (20, lambda _, to: f"/api/v1/jobs/{to.job_id}"),
     "trials, a page of 100": (
         14,
-        lambda draw, to: f"/api/v1/jobs/{to.job_id}/trials?after={draw.randrange(-1, to.last_trial - 100)}",
+        lambda draw, to: (
+            f"/api/v1/jobs/{to.job_id}/trials?after={draw.randrange(-1, to.last_trial - 100, PAGE)}"
+        ),
     ),
     "trial with its renders": (
         12,
@@ -79,7 +83,7 @@ KINDS: dict[str, tuple[int, Draw]] = {
     "best trial": (4, lambda _, to: f"/api/v1/jobs/{to.job_id}/best"),
     "log, a page of 100": (
         6,
-        lambda draw, to: f"/api/v1/jobs/{to.job_id}/log?after={draw.randrange(to.last_event)}",
+        lambda draw, to: f"/api/v1/jobs/{to.job_id}/log?after={draw.randrange(0, to.last_event, PAGE)}",
     ),
     "gallery, first page": (3, lambda _, __: "/api/v1/renders?limit=120"),
     "gallery, further page": (

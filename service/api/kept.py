@@ -72,12 +72,16 @@ class Kept:
             return
         key = route_path(HTTPConnection(scope)), scope["query_string"]
         kept = self._answers.get(key)
-        if kept is not None and await self._is_true(kept):
-            self._answers.move_to_end(key, last=True)
+        is_true = kept is not None and await self._is_true(kept)
+        # Others may have made room meanwhile.
+        is_there = kept is not None and self._answers.get(key) is kept
+        if kept is not None and is_true:
+            if is_there:
+                self._answers.move_to_end(key)
             scope["route"] = kept.route
             await _give(kept, Headers(scope=scope).get("if-none-match"), send)
             return
-        if kept is not None and self._answers.get(key) is kept:
+        if is_there:
             self._drop(key)
         answer = _Answer(send)
         scope[_KEY] = answer.keeping

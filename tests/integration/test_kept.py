@@ -18,6 +18,7 @@ from service.access.roles import Role
 from service.afterwards.gc import CollectRequest, collect
 from service.api import kept
 from service.api.app import create_app
+from service.api.news import News
 from service.db import gallery
 from service.db.records import Lease
 from service.db.states import RenderState, TrialKind
@@ -257,3 +258,29 @@ def test_the_answers_that_nobody_asked_for_the_longest_make_room(
 
     run(story)
     assert [job_id for job_id, _ in groupby(asked)] == [jobs[1], jobs[2], jobs[3], jobs[1]]
+
+
+def test_one_that_makes_room_while_it_is_asked_for_is_given_all_the_same(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = queue(store)
+
+    async def story() -> int:
+        async with client_of(settings) as client:
+            path = f"/api/v1/jobs/{job_id}"
+            first = await client.get(path)
+            arrive = News.arrive
+
+            async def slowly(self: News) -> bool:
+                monkeypatch.setattr(News, "arrive", arrive)
+                # Whoever comes now makes room for its own answer.
+                monkeypatch.setattr(kept, "MOST_BYTES", 0)
+                assert (await client.get("/api/v1/jobs")).status_code == 200
+                return await arrive(self)
+
+            monkeypatch.setattr(News, "arrive", slowly)
+            assert (await client.get(path)).content == first.content
+            assert (await client.get(path)).content == first.content
+        return 0
+
+    run(story)
