@@ -18,6 +18,7 @@ from service.durations import duration
 from service.remembered import Remembered
 
 GROWN = 1.01
+"""What all trials say together is worked out again when there are so many times of them."""
 
 
 class GoingOn(BaseModel):

@@ -18,13 +18,12 @@ from service.db.records import NodeRecord, TrialRecord
 from service.db.states import TRIAL_ENDED, TrialKind, TrialState
 from service.db.store import Store
 from service.errors import NotFound
+from service.going_on import GROWN
 from service.jobs import NodePlan
 from service.progress import JobProgress, NodeProgress
 from service.recent_progress import recent_progress
 
 ENDED = (TrialState.DONE, TrialState.FAILED)
-GROWN = 1.01
-"""Which blocks matter is asked again when there are so many times the trials."""
 T = TypeVar("T")
 
 

@@ -20,12 +20,11 @@ from service.api import kept
 from service.api.app import create_app
 from service.api.news import News
 from service.db import gallery
-from service.db.records import Lease
 from service.db.states import RenderState, TrialKind
 from service.db.store import Store
 from service.settings import Settings
 from tests.contract.vote_contract import a_vote, judgements, waiting_trials
-from tests.unit.service.searched import finish, queue, run_trial, settings_in, weights_of
+from tests.unit.service.searched import finish, leased, queue, run_trial, settings_in, weights_of
 
 
 @pytest.fixture
@@ -38,12 +37,6 @@ def store(settings: Settings) -> Iterator[Store]:
     store = Store(settings.database_url)
     yield store
     store.close()
-
-
-def leased(store: Store, job_id: str) -> Lease:
-    lease = store.lease_node("host:1:w", 30, job_id=job_id)
-    assert lease is not None
-    return lease
 
 
 @asynccontextmanager

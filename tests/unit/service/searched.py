@@ -67,6 +67,13 @@ def queue(
     return store.create_job(replace(job, name=name, nodes=nodes)).id
 
 
+def leased(store: Store, job_id: str) -> Lease:
+    """The lease of the job's next node."""
+    lease = store.lease_node("host:1:w", 30, job_id=job_id)
+    assert lease is not None
+    return lease
+
+
 def search_all(store: Store, settings: Settings, job_id: str, trials: int = 6) -> None:
     """Every node of the job, from its first trial to its file."""
     while (lease := store.lease_node("host:1:w", 30, job_id=job_id)) is not None:

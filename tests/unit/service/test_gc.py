@@ -15,13 +15,22 @@ from optimizer.search import BASELINES
 from scoring.errors import InputError
 from service.afterwards.gc import Collected, CollectRequest, collect
 from service.dashboard.pictures import small_picture
-from service.db.records import Lease, TrialRecord
+from service.db.records import TrialRecord
 from service.db.states import HELDOUT_KINDS, NodeState, RenderState, TrialKind
 from service.db.store import Store
 from service.errors import NotFound
 from service.images import image_path, path_of, store_images
 from service.settings import Settings
-from tests.unit.service.searched import finish, image, queue, run_trial, search, search_all, settings_in
+from tests.unit.service.searched import (
+    finish,
+    image,
+    leased,
+    queue,
+    run_trial,
+    search,
+    search_all,
+    settings_in,
+)
 
 PROBES = 3
 HOUR = 3600.0
@@ -42,12 +51,6 @@ def store(settings: Settings) -> Iterator[Store]:
 
 def gc(store: Store, settings: Settings, *jobs: str, **what: Any) -> Collected:
     return collect(store, settings, CollectRequest.model_validate({"jobs": jobs, "dry_run": False, **what}))
-
-
-def leased(store: Store, job_id: str) -> Lease:
-    lease = store.lease_node("host:1:w", 30, job_id=job_id)
-    assert lease is not None
-    return lease
 
 
 def images(settings: Settings) -> set[str]:

@@ -21,7 +21,6 @@ from scoring.errors import InputError
 from scoring.probes import Probe
 from service.confidence import paired_gain
 from service.db.models import Node
-from service.db.records import Lease
 from service.db.states import HELDOUT_KINDS, TrialKind
 from service.db.store import Store
 from service.errors import NotFound
@@ -33,6 +32,7 @@ from service.report.tree import Drawing, draw
 from service.settings import Settings
 from tests.unit.service.searched import (
     finish,
+    leased,
     queue,
     run_trial,
     search,
@@ -74,12 +74,6 @@ def store(settings: Settings) -> Iterator[Store]:
     store = Store(settings.database_url)
     yield store
     store.close()
-
-
-def leased(store: Store, job_id: str) -> Lease:
-    lease = store.lease_node("host:1:w", 30, job_id=job_id)
-    assert lease is not None
-    return lease
 
 
 def test_nothing_outside_of_the_page_is_asked_for(store: Store, settings: Settings) -> None:
