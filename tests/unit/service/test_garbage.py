@@ -11,7 +11,6 @@ import pytest
 from service import garbage
 from service.garbage import ShortPauses
 
-
 OBJECTS_OF_A_PAGE = 1000
 ROUNDS = 20
 """In so many as many objects are made as there are at first."""
@@ -26,7 +25,7 @@ class Page:
 
 @pytest.fixture
 def pauses() -> Iterator[ShortPauses]:
-    """Collections are only those that a test asks for: in a process of many objects others come at any time."""
+    """Only a test collects: in a process of many objects it would happen at any time."""
     pauses = ShortPauses()
     gc.disable()
     pauses.begin()
