@@ -3,8 +3,9 @@
 A job of 100,000 renders is gone on with by a real worker while a real `autombw serve` answers readers at a
 fixed rate and keeps 200 pages up to date, all with tokens. Latencies count from when a request was due. The
 load generator runs on the same cores, and what it takes of them is told.
-Goals: p99 at most 200 ms, no error, trials at most 5 % slower, no growth of the server's memory.
-`python -m benchmarks.load [--minutes 10 | --seconds N] [--clients 200] [--rate 500 ...] [--json FILE]`
+The worker's model is a tiny one of random weights; `--steps` says how long it takes for an image.
+Goals: p99 at most 200 ms, no error, renders at most 5 % slower, no growth of the server's memory.
+`python -m benchmarks.load [--minutes 10 | --seconds N] [--clients 200] [--rate 500 ...] [--steps N]`
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 GOAL_P99, GOAL_SLOWER = 0.2, 0.05
 ALONE_SECONDS = 30.0
 COST_TIMES = 50
+STEPS = 80
+"""With so many a core of ours takes about half a second for an image, as a fast GPU does for one of SD2.1."""
 MB = 1e6
 
 
@@ -44,6 +47,7 @@ def measure(
     folder: Path,
     *,
     renders: int,
+    steps: int,
     rates: list[float],
     clients: int,
     seconds: float,
@@ -55,9 +59,9 @@ def measure(
     from benchmarks.loading.installation import installation
     from benchmarks.loading.watching import cost_of_reads, trials_ended
 
-    with installation(folder, renders) as found:
+    with installation(folder, renders, steps) as found:
         print(f"server {found.api.pid}, worker {found.worker.pid}, {os.cpu_count()} cores", flush=True)
-        found.site.wait(lambda: trials_ended(found) > 2, "the worker's first trials")
+        found.site.wait(lambda: trials_ended(found) > 0, "the worker's first trial")
         by_itself = _watched(found, alone)
         costs = cost_of_reads(found, COST_TIMES)
         stretches = [_loaded(found, rate, clients, seconds, streams) for rate in rates]
@@ -66,13 +70,14 @@ def measure(
         tally = by_itself, afterwards
         return {
             "renders": renders,
+            "steps": steps,
             "clients": clients,
             "streams": streams,
             "seconds": seconds,
             "highest_rate_of_generator": highest_rate(),
             "alone": {
-                "trials_per_second": float(np.mean([part.trials_per_second for part in tally])),
-                "cpu_per_trial": float(np.mean([part.cpu_per_trial for part in tally])),
+                "renders_per_second": float(np.mean([part.renders_per_second for part in tally])),
+                "cpu_per_render": float(np.mean([part.cpu_per_render for part in tally])),
             },
             "cost_of_reads": costs,
             "stretches": stretches,
@@ -117,8 +122,8 @@ def _loaded(found: Installation, rate: float, clients: int, seconds: float, stre
         "worker": {
             "cpu": watch.found.worker_cpu,
             "machine_cpu": watch.found.machine_cpu,
-            "trials_per_second": watch.found.trials_per_second,
-            "cpu_per_trial": watch.found.cpu_per_trial,
+            "renders_per_second": watch.found.renders_per_second,
+            "cpu_per_render": watch.found.cpu_per_render,
         },
     }
 
@@ -203,12 +208,12 @@ def _beside(found: dict[str, Any], part: dict[str, Any]) -> Iterator[tuple[str, 
     yield "a page opens in, median", f"{_ms(browsed['opened'].get('p50', nothing))} ms", ""
     streams = f"{found['streams']}; {part['streams']['broken']} broken, {part['streams']['events']} events"
     yield "event streams", streams, "0 broken"
-    pace = worker["trials_per_second"] / alone["trials_per_second"] - 1
-    trials = f"{worker['trials_per_second']:.2f}; alone {alone['trials_per_second']:.2f}: {pace:+.0%}"
-    yield "trials a second", trials, f"at most -{GOAL_SLOWER:.0%}"
+    pace = worker["renders_per_second"] / alone["renders_per_second"] - 1
+    renders = f"{worker['renders_per_second']:.2f}; alone {alone['renders_per_second']:.2f}: {pace:+.0%}"
+    yield "renders a second", renders, f"at most -{GOAL_SLOWER:.0%}"
     yield (
-        "CPU seconds of a trial",
-        f"{worker['cpu_per_trial']:.3f}; alone {alone['cpu_per_trial']:.3f}",
+        "CPU seconds of a render",
+        f"{worker['cpu_per_render']:.3f}; alone {alone['cpu_per_render']:.3f}",
         "",
     )
     memory, growth = server["memory_mb"], server["growth_mb_per_minute"]
@@ -242,11 +247,13 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=200, help="pages that are open")
     parser.add_argument("--streams", type=int, default=10, help="event streams that are followed")
     parser.add_argument("--renders", type=int, default=100_000, help="of the job")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the sampler, for every image")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="autombw-load-") as folder:
         found = measure(
             Path(folder),
             renders=arguments.renders,
+            steps=arguments.steps,
             rates=arguments.rate,
             clients=arguments.clients,
             seconds=arguments.seconds or 60 * arguments.minutes,

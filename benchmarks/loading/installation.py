@@ -23,7 +23,6 @@ from tests.tiny_models import job, write_models, write_reward
 PROBES = 20
 IMAGES, PIXELS = 200, 512
 OTHER_JOBS = 50
-STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,10 @@ class Installation:
 
 
 @contextmanager
-def installation(folder: Path, renders: int) -> Iterator[Installation]:
+def installation(folder: Path, renders: int, steps: int) -> Iterator[Installation]:
     """A job with about so many renders that a worker goes on with, 50 jobs behind it, and tokens asked for.
 
+    steps: of the sampler, which say how often the tiny model ends a trial.
     The rows are those that a search writes, only written in bulk: 20 probes a trial, with scores and events.
     Behind the 100,000 lie 200 different images of 512 pixels.
     """
@@ -64,7 +64,7 @@ def installation(folder: Path, renders: int) -> Iterator[Installation]:
         hashes = store_images(site.settings.renders_dir, [_picture(number) for number in range(IMAGES)])
         trials = renders // PROBES
         # So many are planned that the search doesn't end while it is measured.
-        job_id = site.queue(**_big_job(trials + 1_000_000))
+        job_id = site.queue(**_big_job(trials + 1_000_000, steps))
         fill(site, job_id, trials, images=hashes)
         _queue_others(site)
         _, secret = site.store.create_token("spectator", Role.VIEWER)
@@ -90,8 +90,8 @@ def _queue_others(site: Site) -> None:
         site.store.create_job(validate_job(request, site.settings, catalog))
 
 
-def _big_job(trials: int) -> dict[str, object]:
-    defaults = {"sampler": "Euler", "steps": STEPS, "width": 32, "height": 32}
+def _big_job(trials: int, steps: int) -> dict[str, object]:
+    defaults = {"sampler": "Euler", "steps": steps, "width": 32, "height": 32}
     return {
         "probes": {
             "defaults": defaults,

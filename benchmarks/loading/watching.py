@@ -1,7 +1,8 @@
-"""What the server and the worker do meanwhile: memory, shares of the cores, trials a second."""
+"""What the server and the worker do meanwhile: memory, shares of the cores, renders a second."""
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import threading
@@ -17,16 +18,17 @@ from sqlalchemy.orm import Session
 
 from benchmarks.loading.installation import Installation
 from benchmarks.loading.readers import KINDS, Target
-from service.db.models import Trial
+from service.db.models import Render, Trial
 
 SAMPLE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Watched:
-    """Of one stretch of time. Bytes; shares of a core; the worker's trials, and its CPU seconds for each.
+    """Of one stretch of time. Bytes; shares of a core; the worker's renders, and its CPU seconds for each.
 
-    memory: of the server, a second apart. machine_cpu: of all that ran, whoever's it was.
+    memory: of the server, a second apart. machine_cpu: of all that ran, whoever's it was. renders_per_second:
+    nan where fewer than two batches were stored.
     """
 
     seconds: float
@@ -34,8 +36,8 @@ class Watched:
     server_cpu: float
     worker_cpu: float
     machine_cpu: float
-    trials_per_second: float
-    cpu_per_trial: float
+    renders_per_second: float
+    cpu_per_render: float
 
     def growth_per_minute(self) -> float:
         """Bytes that the server grows by in a minute, in the second half of the time.
@@ -63,7 +65,7 @@ class Watch:
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> Self:
-        self._began, self._trials = time.time(), trials_ended(self._of)
+        self._began = time.time()
         self._cpu = _cpu(self._server), _cpu(self._worker), _machine_cpu()
         self._thread.start()
         return self
@@ -71,19 +73,21 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        seconds, trials = time.time() - self._began, trials_ended(self._of) - self._trials
+        ended = time.time()
+        seconds = ended - self._began
         now = _cpu(self._server), _cpu(self._worker), _machine_cpu()
         server, worker, machine = (after - before for after, before in zip(now, self._cpu, strict=True))
         self._stop.set()
         self._thread.join()
+        pace = _renders_per_second(self._of, self._began, ended)
         self.found = Watched(
             seconds=seconds,
             memory=self._memory,
             server_cpu=server / seconds,
             worker_cpu=worker / seconds,
             machine_cpu=machine / seconds,
-            trials_per_second=trials / seconds,
-            cpu_per_trial=worker / max(trials, 1),
+            renders_per_second=pace,
+            cpu_per_render=worker / seconds / pace,
         )
 
     def _sample(self) -> None:
@@ -97,6 +101,22 @@ def trials_ended(of: Installation) -> int:
     with Session(of.site.store.engine) as session:
         ended = select(func.count()).select_from(Trial).where(Trial.id > of.last_trial, Trial.ended_at > 0)
         return session.scalar(ended) or 0
+
+
+def _renders_per_second(of: Installation, began: float, ended: float) -> float:
+    """From the first batch that was stored in this time to the last, so that none is cut."""
+    stored = (
+        select(Render.created_at, func.count())
+        .where(Render.trial_id > of.last_trial, Render.created_at.between(began, ended))
+        .group_by(Render.created_at)
+        .order_by(Render.created_at)
+    )
+    with Session(of.site.store.engine) as session:
+        batches = session.execute(stored).all()
+    if len(batches) < 2:
+        return math.nan
+    (first, _), (last, _) = batches[0], batches[-1]
+    return float(sum(count for _, count in batches[1:]) / (last - first))
 
 
 def cost_of_reads(of: Installation, times: int) -> dict[str, dict[str, float]]:
