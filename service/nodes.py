@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from service.db.records import NodeRecord
+from collections.abc import Sequence
+from typing import TypeVar
+
+from service.db.records import NodeHead, NodeRecord
 from service.db.states import NodeKind
 from service.db.store import Store
+from service.db.tree import final_node
 from service.errors import NotFound
+
+AnyHead = TypeVar("AnyHead", bound=NodeHead)
 
 
 def nodes_of(store: Store, job_id: str, name: str | None) -> list[NodeRecord]:
     """The node of a job by name or position, all of them for None. Raises NotFound."""
     nodes = store.nodes(job_id)
-    if name is None:
-        return nodes
-    found = [node for node in nodes if name in (node.name, str(node.position))]
-    if not found:
-        names = ", ".join(node.name for node in nodes)
-        raise NotFound(f"job {job_id} has no node {name!r}; its nodes are {names}")
+    return nodes if name is None else [node_named(nodes, name)]
+
+
+def head_of(store: Store, job_id: str, name: str | None) -> NodeHead:
+    """The node of a job by name or position, the final one for None. Raises NotFound."""
+    heads = store.node_heads(job_id)
+    return final_node(heads) if name is None else node_named(heads, name)
+
+
+def node_named(nodes: Sequence[AnyHead], name: str) -> AnyHead:
+    """The one of a job's nodes that has this name, or else this position. Raises NotFound."""
     # A name may look like another node's position.
-    return [next((node for node in found if node.name == name), found[0])]
+    named = [node for node in nodes if node.name == name] or [
+        node for node in nodes if str(node.position) == name
+    ]
+    if not named:
+        names = ", ".join(node.name for node in nodes)
+        raise NotFound(f"job {nodes[0].job_id} has no node {name!r}; its nodes are {names}")
+    return named[0]
 
 
 def merges_of(store: Store, job_id: str, name: str | None) -> list[NodeRecord]:

@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 from service.access.identity import Asker, Identity
 from service.access.roles import Role
 from service.api.conditional import matches
-from service.api.context import Context, Ctx, ToChange, job_etag
+from service.api.context import Ctx, ToChange, job_etag
 from service.api.kept import Keeps
 from service.api.news import Until
 from service.api.paging import MAX_ID, link_next
@@ -35,13 +35,11 @@ from service.api.views import (
     trial_view,
 )
 from service.changes import add_leaves, clone_job
-from service.db.records import NodeRecord
 from service.db.states import TRIAL_ENDED, TrialKind
-from service.db.tree import final_node
 from service.errors import NotFound
 from service.explaining import JobPlan, explain_job
 from service.jobs import JobRequest
-from service.nodes import nodes_of
+from service.nodes import head_of
 from service.planning import lay_bracket, leaf_names, validate_job
 from service.progress import JobProgress, job_progress
 from service.recent_progress import recent_progress
@@ -150,7 +148,7 @@ def renders(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[JobRender]:
     """Every image of a node with its scores, in the order in which they were rendered."""
-    found = context.store.renders_of_node(node_of(context, job_id, node).id, after=after, limit=limit)
+    found = context.store.renders_of_node(head_of(context.store, job_id, node).id, after=after, limit=limit)
     keeps.until(Until.CHANGE if len(found) == limit else Until.EVENT, job_id)
     link_next(request, response, {"after": found[-1].id} if len(found) == limit else None)
     return [job_render(render) for render in found]
@@ -170,7 +168,7 @@ def trials(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[TrialView]:
     """Trials of one kind by number: those of the search, or one of the held-out scores."""
-    record = node_of(context, job_id, node)
+    record = head_of(context.store, job_id, node)
     found = context.store.trials(record.id, kinds=[kind], after=after, limit=limit)
     # Whole, with no number left out that may come yet.
     is_whole = len(found) == limit and found[-1].number == after + limit
@@ -187,7 +185,7 @@ def trial(
     """Each probe's image and the raw number of every scorer."""
     found = context.store.trial(trial_id)
     keeps.until(Until.CHANGE if found.state in TRIAL_ENDED else Until.EVENT, job_id)
-    nodes = {node.id: node for node in context.store.nodes(job_id)}
+    nodes = {node.id: node for node in context.store.node_heads(job_id)}
     if found.node_id not in nodes:
         raise NotFound(
             f"trial {trial_id} is not one of job {job_id}; GET /api/v1/jobs/{job_id}/trials lists them"
@@ -199,7 +197,7 @@ def trial(
 def best(job_id: str, context: Ctx, keeps: Keeps, node: NodeName = None) -> TrialDetail:
     """The search trial of the highest score, with its block weights and images."""
     keeps.until(Until.EVENT, job_id)
-    record = node_of(context, job_id, node)
+    record = head_of(context.store, job_id, node)
     found = context.store.best_trial(record.id)
     if found is None:
         raise NotFound(f"node {record.name} of job {job_id} has no successful trial yet; wait for the first")
@@ -308,7 +306,7 @@ def artefact(
     if_none_match: Annotated[str | None, Header(description="ETag of the file that is there.")] = None,
 ) -> FileResponse:
     """The .safetensors file, once the job is done."""
-    made = context.store.checkpoint(node_of(context, job_id, node).id)
+    made = context.store.checkpoint(head_of(context.store, job_id, node).id)
     if made is None or not Path(made.path).is_file():
         raise NotFound(
             f"job {job_id} has no merged checkpoint yet, or its file is gone; GET the job for its state"
@@ -327,7 +325,7 @@ def artefact(
 @router.get("/{job_id}/recipe", summary="The recipe of the merged checkpoint", responses=responses(404))
 def recipe(job_id: str, context: Ctx, node: NodeName = None) -> dict[str, Any]:
     """Parents with their hashes, every block weight by name, and the scores."""
-    made = context.store.checkpoint(node_of(context, job_id, node).id)
+    made = context.store.checkpoint(head_of(context.store, job_id, node).id)
     if made is None:
         raise NotFound(f"job {job_id} has no merged checkpoint yet; GET the job for its state")
     return made.recipe
@@ -336,10 +334,3 @@ def recipe(job_id: str, context: Ctx, node: NodeName = None) -> dict[str, Any]:
 def submitter(asker: Identity, settings: Settings) -> dict[str, Any]:
     """What a new job is told of who submits it: whose it is, and how many such jobs there may be."""
     return {"submitted_by": asker.token_id, "limit": 0 if asker.role is Role.ADMIN else settings.queue_limit}
-
-
-def node_of(context: Context, job_id: str, node: str | None) -> NodeRecord:
-    """The node of a job by name or position, the final one for None. Raises NotFound."""
-    if node is None:
-        return final_node(context.store.nodes(job_id))
-    return nodes_of(context.store, job_id, node)[0]

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from optimizer.bracket import Bracket, levels, table
-from service.db.records import EventRecord, NodeRecord, NodeRender, RenderRecord, TrialRecord
+from service.db.records import EventRecord, NodeHead, NodeRender, RenderRecord, TrialRecord
 from service.db.states import JobState, RenderState, TrialKind, TrialState
 from service.leaves import AnyLeaf
 
@@ -115,7 +115,7 @@ class Health(BaseModel):
 
 def event_view(event: EventRecord) -> EventView:
     """An event as it is told."""
-    return EventView(**event.model_dump(include=set(EventView.model_fields)))
+    return EventView(**vars(event))
 
 
 def worker_view(owner: str) -> WorkerView:
@@ -159,25 +159,22 @@ def bracket_rows(bracket: Bracket) -> list[BracketRow]:
     return [BracketRow(**row, level=level[row["o"]]) for row in table(bracket)]
 
 
-def trial_view(trial: TrialRecord, node: NodeRecord) -> TrialView:
+def trial_view(trial: TrialRecord, node: NodeHead) -> TrialView:
     """A trial of a node."""
-    told = trial.model_dump(include=set(TrialView.model_fields) - {"node", "warnings"})
-    return TrialView(node=node.name, warnings=trial.warnings or [], **told)
+    return TrialView(**{**vars(trial), "node": node.name, "warnings": trial.warnings or []})
 
 
-def trial_detail(trial: TrialRecord, node: NodeRecord, renders: list[RenderRecord]) -> TrialDetail:
+def trial_detail(trial: TrialRecord, node: NodeHead, renders: list[RenderRecord]) -> TrialDetail:
     """The same with its renders."""
     shown = [render_view(render) for render in renders]
-    return TrialDetail(**trial_view(trial, node).model_dump(), renders=shown)
+    return TrialDetail(**vars(trial_view(trial, node)), renders=shown)
 
 
 def render_view(render: RenderRecord) -> RenderView:
     """A render of a trial."""
-    shown = render.model_dump(include=set(RenderView.model_fields))
-    return RenderView(image=f"/api/v1/images/{render.sha256}.png", **shown)
+    return RenderView(image=f"/api/v1/images/{render.sha256}.png", **vars(render))
 
 
 def job_render(render: NodeRender) -> JobRender:
     """A render of a node."""
-    shown = render.model_dump(include=set(JobRender.model_fields))
-    return JobRender(image=f"/api/v1/images/{render.sha256}.png", **shown)
+    return JobRender(image=f"/api/v1/images/{render.sha256}.png", **vars(render))

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from service.db.database import Database
 from service.db.models import Event, Job, Node, Render, Trial
 from service.db.records import GalleryRender
+from service.db.rows import records
 from service.db.states import RenderState, TrialKind, TrialState
 from service.db.watching import LATE
 
@@ -66,19 +67,17 @@ class GalleryStore(Database):
         if after is not None:
             page = page.where(_behind(after))
         page = page.order_by(Render.trial_id.desc(), Render.probe).limit(limit)
-        names = list(GalleryRender.model_fields)
         with self._read() as session:
-            rows = session.execute(page)
-            return [GalleryRender.model_validate(dict(zip(names, row, strict=True))) for row in rows]
+            return records(GalleryRender, session.execute(page))
 
     def settled_trials(self) -> int:
         """The id of a trial: it and all before it get no more renders. Ids that another transaction has taken
         and not committed yet are reckoned with."""
-        first_open = select(func.min(Trial.id)).where(Trial.state == TrialState.OPEN)
+        newest_of_all = select(func.coalesce(func.max(Trial.id), 0)).scalar_subquery()
+        first_open = select(func.min(Trial.id)).where(Trial.state == TrialState.OPEN).scalar_subquery()
         with self._read() as session:
-            newest = session.scalar(select(func.max(Trial.id))) or 0
-            first = session.scalar(first_open)
-        return min(newest - LATE, newest if first is None else first - 1)
+            newest, first = session.execute(select(newest_of_all, first_open)).one()
+        return int(min(newest - LATE, newest if first is None else first - 1))
 
     def gallery_size(self, wanted: Wanted) -> int:
         """How many renders are wanted in all; counted once for each event, of whichever job."""
@@ -124,7 +123,8 @@ def _wanted(wanted: Wanted, *columns: Any) -> Select[Any]:
 
 
 def _behind(place: Place) -> ColumnElement[bool]:
-    return or_(
-        Render.trial_id < place.trial_id,
-        and_(Render.trial_id == place.trial_id, Render.probe > place.probe),
+    # Said twice: of an "or" alone SQLite makes a scan of all that lies before the page.
+    return and_(
+        Render.trial_id <= place.trial_id,
+        or_(Render.trial_id < place.trial_id, Render.probe > place.probe),
     )

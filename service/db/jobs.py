@@ -29,8 +29,10 @@ from service.db.records import (
     Maker,
     NewJob,
     NewNode,
+    NodeHead,
     NodeRecord,
 )
+from service.db.rows import columns, records
 from service.db.states import (
     JOB_FINAL,
     NODE_FINAL,
@@ -104,6 +106,15 @@ class JobStore(Database):
         """The nodes of a job in their order. Raises NotFound."""
         with self._read() as session:
             return [NodeRecord.model_validate(node) for node in job_of(session, job_id).nodes]
+
+    def node_heads(self, job_id: str) -> list[NodeHead]:
+        """Which nodes a job has, in their order. Raises NotFound."""
+        wanted = select(*columns(NodeHead, Node)).where(Node.job_id == job_id).order_by(Node.position)
+        with self._read() as session:
+            found = records(NodeHead, session.execute(wanted))
+            if not found:  # every job has some
+                check_job(session, job_id)
+            return found
 
     def node(self, node_id: int) -> NodeRecord:
         """One node, which must exist."""
@@ -265,11 +276,10 @@ class JobStore(Database):
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 500) -> list[EventRecord]:
         """Events of a job in order, from the one after `after`. Raises NotFound."""
-        columns = [getattr(Event, name) for name in EventRecord.model_fields]
-        wanted = select(*columns).where(Event.job_id == job_id, Event.id > after).order_by(Event.id)
+        of_job = select(*columns(EventRecord, Event)).where(Event.job_id == job_id, Event.id > after)
         with self._read() as session:
             check_job(session, job_id)
-            return [EventRecord.model_validate(row) for row in session.execute(wanted.limit(limit))]
+            return records(EventRecord, session.execute(of_job.order_by(Event.id).limit(limit)))
 
     def last_event_id(self, job_id: str) -> int:
         """The number of the job's newest event. Raises NotFound."""

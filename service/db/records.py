@@ -37,16 +37,21 @@ class JobRecord(Record):
     ended_at: datetime | None
 
 
-class NodeRecord(Record):
+class NodeHead(Record):
+    """Which node it is and where it stands in the bracket's table. Its plan is long, and not read for it."""
+
     id: int
     job_id: str
     position: int
     name: str
     kind: NodeKind
-    level: int
-    state: NodeState
     a_input: str | None
     b_input: str | None
+
+
+class NodeRecord(NodeHead):
+    level: int
+    state: NodeState
     a_model: str | None
     b_model: str | None
     a_node_id: int | None

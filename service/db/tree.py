@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 from optimizer.bracket import Bracket, Pick, explicit, parse_input, resolve, seeded_by_score
 from service.db.database import move_node, record
 from service.db.models import Job, Node
-from service.db.records import NewNode, NodeRecord
+from service.db.records import NewNode, NodeHead, NodeRecord
 from service.db.states import NodeKind, NodeState
 
-AnyNode = TypeVar("AnyNode", Node, NodeRecord, NewNode)
+AnyNode = TypeVar("AnyNode", Node, NodeHead, NodeRecord, NewNode)
 
 RANKED = "#"
 """What a place in the leaves' ranking begins with: `#1` is the leaf of the highest score."""
@@ -29,7 +29,7 @@ def ranked(count: int) -> list[str]:
     return [f"{RANKED}{place}" for place in range(1, count + 1)]
 
 
-def bracket_of(nodes: Iterable[Node | NodeRecord | NewNode]) -> Bracket:
+def bracket_of(nodes: Iterable[Node | NodeHead | NewNode]) -> Bracket:
     """The bracket that the merges of a job were laid by."""
     return explicit(
         [

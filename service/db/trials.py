@@ -21,10 +21,12 @@ from service.db.records import (
     RenderRecord,
     TrialRecord,
 )
+from service.db.rows import columns, records
 from service.db.states import TRIAL_ENDED, TrialKind, TrialState
 from service.errors import NotFound
 
 NOTHING_SEEN = Looks()
+_TRIALS = select(*columns(TrialRecord, Trial))
 
 
 class TrialStore(Database):
@@ -69,12 +71,10 @@ class TrialStore(Database):
     def trial(self, trial_id: int) -> TrialRecord:
         """One trial. Raises NotFound."""
         with self._read() as session:
-            trial = session.get(Trial, trial_id)
-            if trial is None:
-                raise NotFound(
-                    f"there is no trial {trial_id}; the job's trials are at GET …/jobs/<id>/trials"
-                )
-            return TrialRecord.model_validate(trial)
+            found = records(TrialRecord, session.execute(_TRIALS.where(Trial.id == trial_id)))
+        if not found:
+            raise NotFound(f"there is no trial {trial_id}; the job's trials are at GET …/jobs/<id>/trials")
+        return found[0]
 
     def trials(
         self,
@@ -87,23 +87,21 @@ class TrialStore(Database):
     ) -> list[TrialRecord]:
         """Trials of a node of these kinds and states, by number, from the one after number `after`."""
         wanted = (
-            select(Trial)
-            .where(Trial.node_id == node_id, Trial.number > after)
+            _TRIALS.where(Trial.node_id == node_id, Trial.number > after)
             .where(Trial.kind.in_(kinds), Trial.state.in_(states))
             .order_by(Trial.number, Trial.id)
             .limit(limit)
         )
         with self._read() as session:
-            return [TrialRecord.model_validate(trial) for trial in session.scalars(wanted)]
+            return records(TrialRecord, session.execute(wanted))
 
     def ended_trials(self, node_id: int, most: int | None = None) -> list[EndedTrial]:
         """Every search trial that ended, by number.
 
         most: only so many of the best, by score or estimate (the earliest of equals), and of the latest.
         """
-        columns = [getattr(Trial, name) for name in EndedTrial.model_fields]
         of_node = (Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH, Trial.state.in_(TRIAL_ENDED))
-        wanted = select(*columns).where(*of_node).order_by(Trial.number)
+        wanted = select(*columns(EndedTrial, Trial)).where(*of_node).order_by(Trial.number)
         if most is not None:
             value = func.coalesce(Trial.estimate, Trial.score)
             ids = select(Trial.id).where(*of_node)
@@ -111,7 +109,7 @@ class TrialStore(Database):
             latest = ids.order_by(Trial.number.desc()).limit(most).subquery()
             wanted = wanted.where(Trial.id.in_(union(select(best.c.id), select(latest.c.id))))
         with self._read() as session:
-            return [EndedTrial.model_validate(row) for row in session.execute(wanted)]
+            return records(EndedTrial, session.execute(wanted))
 
     def best_trial(self, node_id: int) -> TrialRecord | None:
         """The search trial of the highest score that may win, the earliest of equals; None before one is.
@@ -119,15 +117,14 @@ class TrialStore(Database):
         What is only estimated never is.
         """
         wanted = (
-            select(Trial)
-            .where(Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH, Trial.state == TrialState.DONE)
-            .where(Trial.may_win)
+            _TRIALS.where(Trial.node_id == node_id, Trial.kind == TrialKind.SEARCH)
+            .where(Trial.state == TrialState.DONE, Trial.may_win)
             .order_by(Trial.score.desc(), Trial.number)
             .limit(1)
         )
         with self._read() as session:
-            trial = session.scalars(wanted).one_or_none()
-            return None if trial is None else TrialRecord.model_validate(trial)
+            found = records(TrialRecord, session.execute(wanted))
+        return found[0] if found else None
 
     def trial_counts(self, node_id: int) -> dict[TrialState, int]:
         """How many search trials of a node are in each state."""
