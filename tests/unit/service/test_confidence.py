@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from service.db.records import Lease, NodeRecord
 from service.db.states import HELDOUT_KINDS, TrialKind
 from service.db.store import Store
 from service.settings import Settings
-from tests.unit.service.searched import queue, run_trial, settings_in
+from tests.unit.service.searched import queue, run_trial
 
 CLIP = [ScorerSpec(scorer="clip")]
 NOISE = np.random.default_rng(0).normal(0, 0.02, 12)
@@ -30,18 +29,6 @@ NOISE = np.random.default_rng(0).normal(0, 0.02, 12)
 
 def probes(prompts: int, seeds: int) -> list[Probe]:
     return [Probe(prompt=f"p {p}", seed=s, width=32, height=32) for p in range(prompts) for s in range(seeds)]
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return settings_in(tmp_path)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store(settings.database_url)
-    yield store
-    store.close()
 
 
 class Search:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -17,13 +16,6 @@ from service.api.event_feed import EventFeeds
 from service.db.records import EventRecord
 from service.db.store import Store
 from tests.contract.store_contract import new_job
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'db.sqlite3'}")
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -123,13 +122,6 @@ def test_a_merge_becomes_a_mecha_recipe(tmp_path: Path) -> None:
     write_checkpoint(plain, {"x": torch.zeros(1)}, {})
     with pytest.raises(InputError, match=r"plain\.safetensors: has no recipe of autombw"):
         run("export-mecha", plain, out)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(settings_in(tmp_path).database_url)
-    yield store
-    store.close()
 
 
 def test_the_trials_of_a_job_leave_in_every_format(

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import event
 
 from service.db.gallery import Place, Wanted
 from service.db.store import Store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'db.sqlite3'}")
-    yield store
-    store.close()
 
 
 def plan_of_page(store: Store, place: Place | None) -> list[str]:

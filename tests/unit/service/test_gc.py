@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +28,11 @@ from tests.unit.service.searched import (
     run_trial,
     search,
     search_all,
-    settings_in,
 )
 
 PROBES = 3
 HOUR = 3600.0
 FOUR = ("one", "two", "three", "four")
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return settings_in(tmp_path)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store(settings.database_url)
-    yield store
-    store.close()
 
 
 def gc(store: Store, settings: Settings, *jobs: str, **what: Any) -> Collected:

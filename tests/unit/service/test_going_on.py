@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,19 +21,7 @@ from service.progress import NodeProgress, job_progress
 from service.recipe_of import recipe_scores
 from service.report.page import report_html
 from service.settings import Settings
-from tests.unit.service.searched import finish, queue, run_trial, search_all, settings_in, weights_of
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return settings_in(tmp_path)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store(settings.database_url)
-    yield store
-    store.close()
+from tests.unit.service.searched import finish, queue, run_trial, search_all, weights_of
 
 
 def shown(store: Store, job_id: str) -> NodeProgress:

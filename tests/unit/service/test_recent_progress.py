@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session
@@ -20,19 +19,7 @@ from service.errors import NotFound
 from service.progress import Standing, job_progress, standing
 from service.recent_progress import recent_progress
 from service.settings import Settings
-from tests.unit.service.searched import finish, queue, run_trial, search, search_all, settings_in, weights_of
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return settings_in(tmp_path)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store(settings.database_url)
-    yield store
-    store.close()
+from tests.unit.service.searched import finish, queue, run_trial, search, search_all, weights_of
 
 
 def three_renders() -> list[NewRender]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,19 +17,7 @@ from service.db.store import Store
 from service.errors import NotFound
 from service.settings import Settings
 from tests.contract.store_contract import new_job
-from tests.unit.service.searched import SCORERS, plan, queue, run_trial, search_all, settings_in
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return settings_in(tmp_path)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store(settings.database_url)
-    yield store
-    store.close()
+from tests.unit.service.searched import SCORERS, plan, queue, run_trial, search_all
 
 
 def searching(store: Store, **changes: Any) -> Lease:

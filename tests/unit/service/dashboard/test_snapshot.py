@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -13,13 +12,6 @@ from sqlalchemy.exc import OperationalError
 from service.dashboard.snapshot import Reading, Snapshot, Topic
 from service.db.store import Store
 from tests.contract.store_contract import new_job
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'db.sqlite3'}")
-    yield store
-    store.close()
 
 
 class Counted:
