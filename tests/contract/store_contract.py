@@ -30,6 +30,7 @@ from service.db.records import (
     NewJob,
     NewNode,
     NewRender,
+    NodeHead,
     NodeRecord,
     TrialRecord,
 )
@@ -113,6 +114,15 @@ class StoreContract:
         assert job.state is JobState.QUEUED
         assert [node.state for node in store.nodes(job.id)] == [NodeState.READY]
         assert store.events(job.id)[0].kind == "job.created"
+
+    def test_the_heads_of_nodes_are_those_of_the_whole_ones_in_their_order(self, store: Store) -> None:
+        job = store.create_job(new_job(leaves=list("abcde")))
+        heads, nodes = store.node_heads(job.id), store.nodes(job.id)
+        assert heads == [
+            NodeHead(**{name: vars(node)[name] for name in NodeHead.model_fields}) for node in nodes
+        ]
+        with pytest.raises(NotFound, match="no job 'none'"):
+            store.node_heads("none")
 
     def test_an_unknown_job_is_named(self, store: Store) -> None:
         for ask in (store.job, store.nodes, store.events, store.cancel_job, store.retry_job):
