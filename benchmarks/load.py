@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 GOAL_P99, GOAL_SLOWER = 0.2, 0.05
 ALONE_SECONDS = 30.0
 COST_TIMES = 50
-STEPS = 80
+STEPS = 40
 """With so many a core of ours takes about half a second for an image, as a fast GPU does for one of SD2.1."""
 MB = 1e6
 

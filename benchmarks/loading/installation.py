@@ -59,7 +59,7 @@ def installation(folder: Path, renders: int, steps: int) -> Iterator[Installatio
     """
     write_models(folder / "models")
     write_reward(folder / "scorers" / "reward")
-    changes = {"max_batch": 16, "log_level": "info", "lease_seconds": 30, "request_rate": 0}
+    changes = {"max_batch": 4, "log_level": "info", "lease_seconds": 30, "request_rate": 0}
     with Site(folder / "site", folder / "models", folder / "scorers", **changes) as site:
         hashes = store_images(site.settings.renders_dir, [_picture(number) for number in range(IMAGES)])
         trials = renders // PROBES

@@ -40,12 +40,13 @@ from service.api.kept import Kept
 from service.api.news import News
 from service.catalog import Catalog
 from service.dashboard.mounting import mount_page
+from service.db.engine import sqlite_file
 from service.db.store import Store
 from service.operations.http_metrics import HttpMetrics
 from service.operations.metrics import registry_of
 from service.operations.readiness import Readiness
 from service.settings import Settings
-from service.threads import limit_threads
+from service.threads import QUICK, limit_threads
 
 DESCRIPTION = """
 Merge Stable Diffusion checkpoints block by block, searched for the best images.
@@ -65,7 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        limit_threads()
+        # One that waits for a server's answer gives its turn to the next: those may be more.
+        limit_threads(readers=QUICK if sqlite_file(settings.database_url) is None else 1)
         yield
         news.close()
         store.close()

@@ -13,6 +13,7 @@ from service.api.news import Until
 from service.db.gallery import Place, Wanted
 from service.db.records import GalleryRender, WorkerRecord
 from service.db.states import TrialKind
+from service.threads import reads
 
 router = APIRouter(prefix="/api/v1")
 
@@ -26,6 +27,7 @@ class GalleryPage(BaseModel):
 
 
 @router.get("/renders", tags=["jobs"], summary="Renders of all jobs")
+@reads
 def renders(
     context: Ctx,
     keeps: Keeps,

@@ -44,7 +44,7 @@ from service.planning import lay_bracket, leaf_names, validate_job
 from service.progress import JobProgress, job_progress
 from service.recent_progress import recent_progress
 from service.settings import Settings
-from service.threads import takes_long
+from service.threads import reads, takes_long
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
 NodeName = Annotated[
@@ -83,6 +83,7 @@ def bracket(request: JobRequest) -> list[BracketRow]:
 
 
 @router.get("", summary="List jobs", responses=responses(404))
+@reads
 def jobs(
     request: Request,
     response: Response,
@@ -102,6 +103,7 @@ def jobs(
 @router.get(
     "/{job_id}", summary="One job and how far it is", response_model=JobProgress, responses=responses(404)
 )
+@reads
 def job(
     job_id: str,
     context: Ctx,
@@ -118,6 +120,7 @@ def job(
 
 
 @router.get("/{job_id}/log", summary="What happened in a job", responses=responses(404))
+@reads
 def log(
     job_id: str,
     request: Request,
@@ -136,6 +139,7 @@ def log(
 
 
 @router.get("/{job_id}/renders", summary="Renders of a job", responses=responses(404))
+@reads
 def renders(
     job_id: str,
     request: Request,
@@ -155,6 +159,7 @@ def renders(
 
 
 @router.get("/{job_id}/trials", summary="Trials of a job", responses=responses(404))
+@reads
 def trials(
     job_id: str,
     request: Request,
@@ -179,6 +184,7 @@ def trials(
 
 
 @router.get("/{job_id}/trials/{trial_id}", summary="One trial with its renders", responses=responses(404))
+@reads
 def trial(
     job_id: str, trial_id: Annotated[int, PathParameter(ge=0, le=MAX_ID)], context: Ctx, keeps: Keeps
 ) -> TrialDetail:
@@ -194,6 +200,7 @@ def trial(
 
 
 @router.get("/{job_id}/best", summary="The best trial so far", responses=responses(404))
+@reads
 def best(job_id: str, context: Ctx, keeps: Keeps, node: NodeName = None) -> TrialDetail:
     """The search trial of the highest score, with its block weights and images."""
     keeps.until(Until.EVENT, job_id)
