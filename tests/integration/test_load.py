@@ -19,7 +19,7 @@ def test_pages_and_readers_are_served_beside_a_worker_without_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = measure(
-        tmp_path, renders=2_000, rates=[RATE], clients=CLIENTS, seconds=SECONDS, streams=2, alone=1.0
+        tmp_path, renders=2_000, steps=2, rates=[RATE], clients=CLIENTS, seconds=SECONDS, streams=2, alone=1.0
     )
     (part,) = found["stretches"]
     assert part["all"]["errors"] == 0, part["kinds"]
