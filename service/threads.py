@@ -37,27 +37,33 @@ def limit_threads(readers: int = QUICK) -> None:
 
 async def run_long(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What reads, hashes or writes files of several GB, in one of LONG threads that hold nobody else up."""
-    limiter = _long.get(None)
-    if limiter is None:
-        _long.set(limiter := CapacityLimiter(LONG))
-    return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=limiter)
+    return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=_long_limiter())
 
 
 def reads(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
     """A handler that asks the database for a little and writes nothing: see `limit_threads`."""
 
-    @wraps(function)
-    async def in_thread(*args: P.args, **kwargs: P.kwargs) -> T:
-        return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=_readers.get(None))
-
-    return in_thread
+    return _in_threads(function, lambda: _readers.get(None))
 
 
 def takes_long(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
-    """A handler that `run_long` runs."""
+    """A handler that runs where `run_long` does."""
 
+    return _in_threads(function, _long_limiter)
+
+
+def _long_limiter() -> CapacityLimiter:
+    limiter = _long.get(None)
+    if limiter is None:
+        _long.set(limiter := CapacityLimiter(LONG))
+    return limiter
+
+
+def _in_threads(
+    function: Callable[P, T], limiter: Callable[[], CapacityLimiter | None]
+) -> Callable[P, Awaitable[T]]:
     @wraps(function)
     async def in_thread(*args: P.args, **kwargs: P.kwargs) -> T:
-        return await run_long(function, *args, **kwargs)
+        return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=limiter())
 
     return in_thread

@@ -6,10 +6,9 @@ from optimizer.formats.trials_table import TrialRow, TrialTable, blocks_in
 from service.db.records import NodeRecord, TrialRecord
 from service.db.states import TRIAL_ENDED, NodeKind
 from service.db.store import Store
-from service.db.tree import final_node
 from service.errors import Conflict
 from service.jobs import NodePlan
-from service.nodes import nodes_of
+from service.nodes import node_of
 
 
 def trial_table(store: Store, job_id: str, node_name: str | None) -> TrialTable:
@@ -18,8 +17,7 @@ def trial_table(store: Store, job_id: str, node_name: str | None) -> TrialTable:
     node_name: by name or position; the final merge if not given. Raises NotFound, and Conflict for a node
     that is no merge.
     """
-    nodes = nodes_of(store, job_id, node_name)
-    node = final_node(nodes) if node_name is None else nodes[0]
+    node = node_of(store, job_id, node_name)
     if node.kind is not NodeKind.MERGE:
         raise Conflict(
             f"node {node.name} of job {job_id} scores one checkpoint without a search; name a merge"

@@ -21,11 +21,11 @@ from service.composing import flat
 from service.db.records import CheckpointRecord, NodeRecord, TrialRecord
 from service.db.states import NodeKind, TrialKind, TrialState
 from service.db.store import Store
-from service.db.tree import composed, final_node
+from service.db.tree import composed
 from service.disk import DiskNearlyFull, check_room
 from service.errors import Conflict, NotFound
 from service.jobs import NodePlan
-from service.nodes import nodes_of
+from service.nodes import node_of
 from service.planning import safe_name
 from service.recipe_of import merge_recipe, recipe_scores
 from service.results import result_scores
@@ -68,7 +68,7 @@ class Exporter:
 
     def __init__(self, store: Store, settings: Settings, catalog: Catalog, job_id: str) -> None:
         self._store, self._settings, self._catalog = store, settings, catalog
-        self._nodes = {node.id: node for node in nodes_of(store, job_id, None)}
+        self._nodes = {node.id: node for node in store.nodes(job_id)}
         self._job_id = job_id
         self._hashes = HashCache(settings.cache_dir)
         self._made_again: list[str] = []
@@ -90,10 +90,7 @@ class Exporter:
         return self._answer(*self._write_trial(node, trial, output))
 
     def _node(self, name: str | None) -> NodeRecord:
-        if name is None:
-            return final_node(list(self._nodes.values()))
-        (node,) = nodes_of(self._store, self._job_id, name)
-        return node
+        return node_of(self._store, self._job_id, name)
 
     def _trial(self, node: NodeRecord, number: int | None) -> TrialRecord:
         if node.kind is not NodeKind.MERGE:

@@ -20,7 +20,7 @@ from service.db.records import NewVote, NodeRecord
 from service.db.states import NodeState, TrialKind, VoteOutcome
 from service.errors import Conflict
 from service.jobs import NodePlan
-from service.nodes import head_of
+from service.nodes import head_of, node_of
 from service.votes.ballot import Ballot, Pair, open_ballot
 
 router = APIRouter(prefix="/api/v1", tags=["votes"])
@@ -114,7 +114,7 @@ def waiting(context: Ctx) -> list[Voting]:
 )
 def voting(job_id: str, node: str, context: Ctx) -> Voting:
     """The votes that a merge needs now, and those that are there."""
-    return _voting(context, _node(context, job_id, node))
+    return _voting(context, node_of(context.store, job_id, node))
 
 
 @router.get(
@@ -128,7 +128,7 @@ def next_pairs(
     count: Annotated[int, Query(ge=1, le=8, description="Pairs at most, to load images ahead.")] = 1,
 ) -> NextPairs:
     """The comparisons that tell most now: of trials of which little is known and that are close."""
-    record = _node(context, job_id, node)
+    record = node_of(context.store, job_id, node)
     ballot = open_ballot(context.store, record.id) if record.state is NodeState.VOTING else None
     pairs = [] if ballot is None else ballot.next_pairs(voter, count, random.Random())
     plan = NodePlan.model_validate(record.plan)
@@ -147,7 +147,7 @@ def next_pairs(
 )
 def cast(job_id: str, node: str, body: CastVote, context: Ctx) -> Voting:
     """Keep a vote. The same key again casts nothing; 409 when these images wait for no votes any more."""
-    record = _node(context, job_id, node)
+    record = head_of(context.store, job_id, node)
     # A second click may come once the vote is counted, and nothing waits any more.
     if not any(vote.key == body.key for vote in context.store.votes(record.id)):
         ballot = open_ballot(context.store, record.id)
@@ -164,7 +164,7 @@ def cast(job_id: str, node: str, body: CastVote, context: Ctx) -> Voting:
 )
 def withdraw(job_id: str, node: str, key: str, context: Ctx) -> Voting:
     """Take a vote back, until it is counted."""
-    record = _node(context, job_id, node)
+    record = head_of(context.store, job_id, node)
     context.store.withdraw_vote(job_id, record.name, key)
     return _voting(context, context.store.node(record.id))
 
@@ -193,10 +193,6 @@ def standings(job_id: str, node: str, context: Ctx) -> list[StandingView]:
         for trial in ballot.trials
     ]
     return sorted(views, key=lambda view: -view.score)
-
-
-def _node(context: Context, job_id: str, node: str) -> NodeRecord:
-    return context.store.node(head_of(context.store, job_id, node).id)
 
 
 def _voting(context: Context, node: NodeRecord) -> Voting:

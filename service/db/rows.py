@@ -1,4 +1,4 @@
-"""Rows of columns as records, without objects that would be watched for changes: a third of the time."""
+"""Rows of columns as records, without objects that would be watched for changes."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from service.db.database import Database
 from service.db.models import Event, Job, Node, Render, Trial
 from service.db.records import EventRecord
+from service.db.rows import columns, records
 from service.db.states import TRIAL_ENDED, TrialKind, TrialState
 
 LATE = 200
@@ -64,13 +65,13 @@ class WatchStore(Database):
     def last_events(self, job_id: str, *, kinds: Sequence[str], limit: int) -> list[EventRecord]:
         """The newest events of a job of these kinds, the newest first."""
         wanted = (
-            select(Event)
+            select(*columns(EventRecord, Event))
             .where(Event.job_id == job_id, Event.kind.in_(kinds))
             .order_by(Event.id.desc())
             .limit(limit)
         )
         with self._read() as session:
-            return [EventRecord.model_validate(event) for event in session.scalars(wanted)]
+            return records(EventRecord, session.execute(wanted))
 
     def worked_seconds(self, job_id: str) -> dict[int, float]:
         """Node id -> seconds that all its trials took by now, held-out ones too."""

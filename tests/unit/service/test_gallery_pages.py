@@ -10,7 +10,7 @@ from service.db.gallery import Place, Wanted
 from service.db.store import Store
 
 
-def plan_of_page(store: Store, place: Place | None) -> list[str]:
+def plan_of_page(store: Store, place: Place) -> list[str]:
     """How SQLite finds a page: a line for each table."""
     said: list[tuple[str, Any]] = []
 
