@@ -82,6 +82,7 @@ class JobCard:
     """One job of the list."""
 
     def __init__(self, job_id: str) -> None:
+        self._shown: JobLine | None = None
         with panel(classes="job"):
             with ui.element("div").classes("head tight"):
                 with ui.element("h2").classes("grow wrap"):
@@ -92,6 +93,9 @@ class JobCard:
             self._line = ui.label().classes("soft wrap small")
 
     def show(self, line: JobLine) -> None:
+        if line is self._shown:
+            return
+        self._shown = line
         progress = line.progress
         self._name.set_text(progress.name)
         set_state(self._state, progress.state)
