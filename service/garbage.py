@@ -22,7 +22,7 @@ class ShortPauses:
 
     def __init__(self) -> None:
         self._began = 0.0
-        self._frozen = self._floor = 0
+        self._frozen = self._floor = self._count_above = 0
         self._thaw_at = 0.0
         self._is_thawed = False
 
@@ -54,14 +54,16 @@ class ShortPauses:
         # What was frozen and died since is in this number too. Counting all of it takes as long as a pause.
         self._frozen += len(gc.get_objects(generation=2))
         gc.freeze()
-        if self._frozen > 2 * self._floor:
+        if self._frozen > self._count_above:
             self._frozen = gc.get_freeze_count()
-        if self._frozen > 2 * self._floor:
-            self._thaw()
+            self._count_above = max(2 * self._floor, self._frozen + self._floor // 4)
+            if self._frozen > 2 * self._floor:
+                self._thaw()
 
     def _freeze(self) -> None:
         gc.freeze()
         self._frozen = self._floor = gc.get_freeze_count()
+        self._count_above = 2 * self._floor
         self._is_thawed = False
         self._thaw_at = time.monotonic() + THAW_SECONDS
 

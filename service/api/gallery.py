@@ -45,9 +45,10 @@ def renders(
     """Renders whose images are kept, in pages that cost the same however far one scrolls."""
     wanted = Wanted(job, node, kind or tuple(TrialKind), trial, probe)
     place = Place(*map(int, after.split("-"))) if after else None
-    settled = context.store.settled_trials()
     found = context.store.gallery(wanted, after=place, limit=limit)
-    keeps.until(Until.CHANGE if place and place.trial_id <= settled else Until.EVENT, job)
+    if place is None:
+        # Those behind it begin elsewhere after every render: hardly one is asked for twice.
+        keeps.until(Until.EVENT, job)
     last = found[-1] if len(found) == limit else None
     return GalleryPage(
         renders=found,

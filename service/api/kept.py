@@ -19,8 +19,9 @@ from service.access.guard import route_path
 from service.api.conditional import matches, not_modified
 from service.api.news import News, Truth, Until
 
-MOST_BYTES = 32_000_000
-"""Of all answers that are kept in a process. Those that were not asked for the longest make room."""
+MOST_BYTES = 64_000_000
+"""Of all answers that are kept in a process: the 5,000 trials of a large node and its log take 47 MB. Those
+that were not asked for the longest make room."""
 LONGEST, BESIDE = 200_000, 1000
 """Bytes of the longest answer that is kept, and of what is kept beside each."""
 _KEY = "autombw.keeping"

@@ -12,8 +12,7 @@ from service.db.database import Database
 from service.db.models import Event, Job, Node, Render, Trial
 from service.db.records import GalleryRender
 from service.db.rows import records
-from service.db.states import RenderState, TrialKind, TrialState
-from service.db.watching import LATE
+from service.db.states import RenderState, TrialKind
 
 SIZES_KEPT = 200
 
@@ -69,15 +68,6 @@ class GalleryStore(Database):
         page = page.order_by(Render.trial_id.desc(), Render.probe).limit(limit)
         with self._read() as session:
             return records(GalleryRender, session.execute(page))
-
-    def settled_trials(self) -> int:
-        """The id of a trial: it and all before it get no more renders. Ids that another transaction has taken
-        and not committed yet are reckoned with."""
-        newest_of_all = select(func.coalesce(func.max(Trial.id), 0)).scalar_subquery()
-        first_open = select(func.min(Trial.id)).where(Trial.state == TrialState.OPEN).scalar_subquery()
-        with self._read() as session:
-            newest, first = session.execute(select(newest_of_all, first_open)).one()
-        return int(min(newest - LATE, newest if first is None else first - 1))
 
     def gallery_size(self, wanted: Wanted) -> int:
         """How many renders are wanted in all; counted once for each event, of whichever job."""

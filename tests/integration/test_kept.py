@@ -19,7 +19,6 @@ from service.afterwards.gc import CollectRequest, collect
 from service.api import kept
 from service.api.app import create_app
 from service.api.news import News
-from service.db import gallery
 from service.db.states import RenderState, TrialKind
 from service.db.store import Store
 from service.settings import Settings
@@ -127,8 +126,6 @@ def run(story: Callable[[], Awaitable[int]]) -> int:
 def test_a_kept_answer_is_what_a_handler_answers_after_every_write(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # So few ids are reckoned with as taken and not committed: then some trials are settled here.
-    monkeypatch.setattr(gallery, "LATE", 1)
     job_id = queue(store)
 
     def story() -> None:
