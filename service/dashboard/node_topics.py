@@ -155,13 +155,9 @@ class NodeReader:
         )
 
     def _importance(self, trials: Sequence[TrialRecord]) -> Importance | None:
-        told = [
-            ToldTrial(t.number, t.weights, t.score)
-            for t in trials
-            if t.kind is TrialKind.SEARCH and t.state is TrialState.DONE
-        ]
+        done = [t for t in trials if t.kind is TrialKind.SEARCH and t.state is TrialState.DONE]
         fitted, importance = self._fitted
-        if not fitted <= len(told) < fitted * GROWN or importance is None:
-            importance = block_importance(told)
-            self._fitted = len(told), importance
+        if not fitted <= len(done) < fitted * GROWN or importance is None:
+            importance = block_importance([ToldTrial(t.number, t.weights, t.score) for t in done])
+            self._fitted = len(done), importance
         return importance
