@@ -54,6 +54,25 @@ def test_what_survived_a_long_collection_is_not_looked_at_by_the_next(
 
 
 @pytest.mark.usefixtures("pauses")
+def test_what_is_frozen_is_not_counted_at_every_long_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    count = gc.get_freeze_count
+
+    def counted() -> int:
+        counts.append(count())
+        return counts[-1]
+
+    monkeypatch.setattr(garbage, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(gc, "get_freeze_count", counted)
+    pages = []
+    for _ in range(5):
+        pages.append(Page())
+        gc.collect()
+    assert not any(looked_at(page) for page in pages)
+    assert counts == [], "counting takes as long as the pause that freezing spares"
+
+
+@pytest.mark.usefixtures("pauses")
 def test_what_dies_frozen_is_found_after_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage, "LONG_SECONDS", 0.0)
     page = Page()
