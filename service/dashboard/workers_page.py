@@ -54,8 +54,7 @@ class _Card:
                 self._memory = stat("Memory in use")
                 self._silent = stat("Last sign of life")
                 self._up = stat("Up for")
-            self._work = ui.element("div").classes("small wrap")
-        self._seen: object = ()
+            self._work = _Work()
 
     def show(self, worker: WorkerRecord) -> None:
         now, task = datetime.now(UTC), worker.task
@@ -64,20 +63,31 @@ class _Card:
         self._memory.set_text(f"{size(worker.memory_used)} of {size(worker.memory_total)}")
         self._silent.set_text(f"{duration(max(0.0, silent))} ago")
         self._up.set_text(duration((now - worker.started_at).total_seconds()))
-        if task != self._seen:
-            self._seen = task
-            self._work.clear()
-            with self._work:
-                _show_work(task)
+        self._work.show(task)
 
 
-def _show_work(task: WorkerTask | None) -> None:
-    if task is None:
-        ui.label("waits for work").classes("soft")
-        return
-    ui.link(task.job_name, f"/jobs/{task.job}")
-    ui.label(f"{task.node}" + (f", trial {task.trial}" if task.trial is not None else ""))
-    ui.label(f"{task.renders} images of it are stored").classes("soft")
+class _Work:
+    """What a worker works on."""
+
+    def __init__(self) -> None:
+        with ui.element("div").classes("small wrap"):
+            self._nothing = ui.label("waits for work").classes("soft")
+            with ui.element("div") as self._something:
+                self._job = ui.link()
+                self._trial = ui.label()
+                self._stored = ui.label().classes("soft")
+
+    def show(self, task: WorkerTask | None) -> None:
+        self._nothing.set_visibility(task is None)
+        self._something.set_visibility(task is not None)
+        if task is None:
+            return
+        self._job.set_text(task.job_name)
+        if self._job.props.get("href") != f"/jobs/{task.job}":
+            self._job.props["href"] = f"/jobs/{task.job}"
+        self._trial.set_text(task.node if task.trial is None else f"{task.node}, trial {task.trial}")
+        stored = "1 image of it is" if task.renders == 1 else f"{task.renders} images of it are"
+        self._stored.set_text(f"{stored} stored")
 
 
 def _nobody() -> None:

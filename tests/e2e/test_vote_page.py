@@ -42,15 +42,17 @@ class Site:
     settings: Settings
     store: Store
 
+    def queued(self, name: str, **changes: object) -> str:
+        """A job that waits for a worker; its id."""
+        request = job(name=name, output=name.split(maxsplit=1)[0], **changes)
+        new = validate_job(parse_request(request, "test"), self.settings, Catalog(self.settings.models_dir))
+        return self.store.create_job(new).id
+
     def voting(self, name: str, needed: int) -> str:
         """A job whose merge waits for votes on four trials; its id."""
         probes = {**job()["probes"], "prompts": [HOSTILE, "a red apple"]}
-        request = job(
-            name=name, output=name.split(maxsplit=1)[0], scorers=[{"scorer": "human"}], probes=probes
-        )
-        new = validate_job(parse_request(request, "test"), self.settings, Catalog(self.settings.models_dir))
-        made = self.store.create_job(new)
-        lease = self.lease(made.id)
+        job_id = self.queued(name, scorers=[{"scorer": "human"}], probes=probes)
+        lease = self.lease(job_id)
         for number in range(4):
             trial = self.store.open_trial(lease, TrialKind.SEARCH, number, {})
             colours = [Image.new("RGB", (96, 96), (60 * number, 200 - 40 * p, 90)) for p in range(2)]
@@ -59,7 +61,7 @@ class Site:
             self.store.add_renders(lease, trial.id, renders)
             self.store.park_trial(lease, trial.id, 1.0, {})
         self.store.await_votes(lease, needed, f"waits for {needed} votes")
-        return made.id
+        return job_id
 
     def lease(self, job_id: str) -> Lease:
         lease = self.store.lease_node("host:1:w", 3600.0, job_id=job_id)
@@ -226,6 +228,20 @@ def test_workers_are_shown_with_what_they_do(visitor: Visitor, site: Site) -> No
     site.store.show_worker(sign, 60)
     expect(page.locator("h2", has_text="host, process 1")).to_be_visible(timeout=10_000)
     expect(page.locator(".stat-value").first).to_have_text("3.0 GB of 24.0 GB")
+    expect(page.get_by_text("waits for work")).to_be_visible()
+    job_id = site.queued("at work")
+    lease = site.lease(job_id)
+    trial = site.store.open_trial(lease, TrialKind.SEARCH, 7, {})
+    expect(page.get_by_text("trial 7", exact=False)).to_be_visible(timeout=10_000)
+    expect(page.get_by_text("waits for work")).to_be_hidden()
+    (sha256,) = store_images(site.settings.renders_dir, [Image.new("RGB", (8, 8), "red")])
+    site.store.add_renders(lease, trial.id, [NewRender(0, sha256, 0.1, {})])
+    expect(page.get_by_text("1 image of it is stored")).to_be_visible(timeout=10_000)
+    page.get_by_role("link", name="at work").click()
+    page.wait_for_url(f"**/jobs/{job_id}")
+    site.store.cancel_job(job_id)
+    page.go_back()
+    expect(page.get_by_text("waits for work")).to_be_visible(timeout=10_000)
     assert page.evaluate("window.hacked") is None
 
 
