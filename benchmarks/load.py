@@ -29,7 +29,7 @@ from rich.table import Table
 from benchmarks.loading import pages, readers
 from benchmarks.loading.ceiling import highest_rate
 from benchmarks.loading.pages import PageFigures, Visit
-from benchmarks.loading.readers import ReadFigures
+from benchmarks.loading.readers import FIRST_SECONDS, ReadFigures
 
 if TYPE_CHECKING:
     from benchmarks.loading.installation import Installation
@@ -130,6 +130,7 @@ def _loaded(found: Installation, rate: float, clients: int, seconds: float, stre
 
 def _of_reads(read: ReadFigures) -> dict[str, Any]:
     together = [latency for reads in read.kinds.values() for latency in reads.seconds]
+    later = [latency for reads in read.kinds.values() for latency in reads.later]
     kinds = {
         name: {"reads": len(reads.seconds), "not_modified": reads.not_modified, "errors": reads.errors}
         | _quantiles(reads.seconds)
@@ -139,6 +140,7 @@ def _of_reads(read: ReadFigures) -> dict[str, Any]:
         "kinds": kinds,
         "all": {"reads": len(together), "errors": sum(sum(r.errors.values()) for r in read.kinds.values())}
         | _quantiles(together),
+        "later": _quantiles(later),
         "answered_per_second": len(together) / read.wall,
         "generator": {"cpu": read.cpu, "late_p99": read.late},
         "streams": {"events": read.events, "broken": read.streams_broken},
@@ -198,6 +200,9 @@ def _beside(found: dict[str, Any], part: dict[str, Any]) -> Iterator[tuple[str, 
     server, worker, browsed, alone = part["server"], part["worker"], part["pages"], found["alone"]
     nothing = float("nan")
     yield "p99 of all reads", f"{_ms(part['all'].get('p99', nothing))} ms", f"{_ms(GOAL_P99)} ms"
+    if part["later"]:
+        later = ", ".join(f"{name} {_ms(part['later'][name])} ms" for name in ("p50", "p95", "p99"))
+        yield f"of those after {FIRST_SECONDS:.0f} s", later, ""
     yield "errors", str(part["all"]["errors"]), "0"
     yield "answered", f"{part['answered_per_second']:.0f} a second", f"{part['rate']:g}"
     opened = (

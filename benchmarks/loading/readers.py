@@ -22,6 +22,8 @@ MOST_OPEN = 1500
 PATIENCE = 30.0
 PAGE = 100
 """Pages of lists begin where one comes to who follows their links from the first."""
+FIRST_SECONDS = 60.0
+"""What is asked for later is told apart too: at first the server keeps nothing yet."""
 AGAIN = 0.5
 """Share of the reads that show the ETag they were given before, as browsers and pollers do."""
 
@@ -41,9 +43,11 @@ class Target:
 
 @dataclass
 class Reads:
-    """What came of the reads of one kind. Seconds; errors: what went wrong -> how often."""
+    """What came of the reads of one kind. Seconds; later: of those alone that were due after FIRST_SECONDS;
+    errors: what went wrong -> how often."""
 
     seconds: list[float] = field(default_factory=list)
+    later: list[float] = field(default_factory=list)
     not_modified: int = 0
     errors: dict[str, int] = field(default_factory=dict)
 
@@ -124,9 +128,9 @@ class _Reading:
         ) as session:
             self._session, self._turns = session, asyncio.Semaphore(CONNECTIONS)
             following = [asyncio.create_task(self._follow()) for _ in range(streams)]
-            start = loop.time() + 0.1
-            await self._send(start)
-            wall = loop.time() - start
+            self._start = loop.time() + 0.1
+            await self._send()
+            wall = loop.time() - self._start
             for task in following:
                 task.cancel()
             await asyncio.gather(*following, return_exceptions=True)
@@ -141,12 +145,12 @@ class _Reading:
             streams_broken=self._streams_broken,
         )
 
-    async def _send(self, start: float) -> None:
+    async def _send(self) -> None:
         loop = asyncio.get_running_loop()
         names, shares = list(KINDS), [share for share, _ in KINDS.values()]
         open_tasks: set[asyncio.Task[None]] = set()
         for number in range(round(self._rate * self._seconds)):
-            due = start + number / self._rate
+            due = self._start + number / self._rate
             name = self._draw.choices(names, shares)[0]
             path = KINDS[name][1](self._draw, self._target)
             if (wait := due - loop.time()) > 0:
@@ -179,7 +183,10 @@ class _Reading:
         except (aiohttp.ClientError, TimeoutError) as error:
             reads.failed(type(error).__name__)
             return
-        reads.seconds.append(asyncio.get_running_loop().time() - due)
+        took = asyncio.get_running_loop().time() - due
+        reads.seconds.append(took)
+        if due >= self._start + FIRST_SECONDS:
+            reads.later.append(took)
 
     def _known(self, path: str, again: bool) -> dict[str, str]:
         """The ETag that was given before, where it is to be shown: asked when the read is sent."""
