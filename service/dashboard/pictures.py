@@ -22,6 +22,8 @@ from service.images import image_path
 
 Size = Literal[64, 128, 256, 512]
 QUALITY = 84
+METHOD = 2
+"""Of WebP, 0 to 6: takes half the time of its default, 4, for files that are a twentieth longer."""
 router = APIRouter(include_in_schema=False)
 
 
@@ -57,7 +59,7 @@ def small_picture(original: Path, folder: Path, size: int) -> Path:
             return original
         image.thumbnail((size, size), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "WEBP", quality=QUALITY)
+        image.convert("RGB").save(buffer, "WEBP", quality=QUALITY, method=METHOD)
     kept.parent.mkdir(parents=True, exist_ok=True)
     # Two browsers may ask for it at once: each writes its own, the last one stays.
     handle, temporary = tempfile.mkstemp(dir=kept.parent, suffix=".tmp")
