@@ -6,7 +6,9 @@ no thread and no query has a part in it. Measured by `python -m benchmarks.load`
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -29,8 +31,9 @@ _KEY = "autombw.keeping"
 
 @dataclass
 class Keeping:
-    """Whether the answer to this request is kept."""
+    """Whether the answer to this request is kept. asked: called when a handler is found that may keep it."""
 
+    asked: Callable[[], None] = lambda: None
     truth: Truth | None = None
 
     def until(self, what: Until, job_id: str | None = None) -> None:
@@ -40,6 +43,7 @@ class Keeping:
 
 async def _keeping(request: Request) -> Keeping:
     found: Keeping = request.scope.get(_KEY) or Keeping()
+    found.asked()
     return found
 
 
@@ -58,39 +62,74 @@ class _Kept:
     body: bytes
 
 
+_Key = tuple[str, bytes]
+
+
 class Kept:
-    """ASGI, behind the guard: gives an answer again while it is true."""
+    """ASGI, behind the guard: gives an answer again while it is true.
+
+    Who asks for one that is being made waits for it: where more is asked for than can be made, the same would
+    be made many times over, and what waits would grow by that.
+    """
 
     def __init__(self, app: ASGIApp, *, news: News) -> None:
         self._app = app
         self._news = news
-        self._answers: OrderedDict[tuple[str, bytes], _Kept] = OrderedDict()
+        self._answers: OrderedDict[_Key, _Kept] = OrderedDict()
         self._bytes = 0
+        self._coming: dict[_Key, asyncio.Event] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "GET":
             await self._app(scope, receive, send)
             return
         key = route_path(HTTPConnection(scope)), scope["query_string"]
+        if await self._gave(key, scope, send):
+            return
+        coming = self._coming.get(key)
+        if coming is not None:
+            await coming.wait()
+            # It may not be kept, or not be true any more.
+            if await self._gave(key, scope, send):
+                return
+        await self._make(key, scope, receive, send)
+
+    async def _gave(self, key: _Key, scope: Scope, send: Send) -> bool:
+        """Give what is kept, if that is true."""
         kept = self._answers.get(key)
-        is_true = kept is not None and await self._is_true(kept)
+        if kept is None:
+            return False
+        is_true = await self._is_true(kept)
         # Others may have made room meanwhile.
-        is_there = kept is not None and self._answers.get(key) is kept
-        if kept is not None and is_true:
+        is_there = self._answers.get(key) is kept
+        if is_true:
             if is_there:
                 self._answers.move_to_end(key)
             scope["route"] = kept.route
             await _give(kept, Headers(scope=scope).get("if-none-match"), send)
-            return
-        if is_there:
+        elif is_there:
             self._drop(key)
-        answer = _Answer(send)
+        return is_true
+
+    async def _make(self, key: _Key, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have it answered, and keep the answer where its handler says so."""
+        made = asyncio.Event()
+
+        def keep_it() -> None:
+            if count is not None and answer.keeping.truth is not None and answer.body is not None:
+                route = scope.get("route")
+                self._keep(key, _Kept(answer.keeping.truth, count, route, answer.start, bytes(answer.body)))
+            made.set()
+
+        answer = _Answer(send, Keeping(lambda: self._coming.update({key: made})), keep_it)
         scope[_KEY] = answer.keeping
         count = self._news.count if await self._news.begin() else None
-        await self._app(scope, receive, answer.send)
-        if count is not None and answer.keeping.truth is not None and answer.body is not None:
-            route = scope.get("route")
-            self._keep(key, _Kept(answer.keeping.truth, count, route, answer.start, bytes(answer.body)))
+        try:
+            await self._app(scope, receive, answer.send)
+        finally:
+            made.set()
+            if self._coming.get(key) is made:
+                del self._coming[key]
 
     async def _is_true(self, kept: _Kept) -> bool:
         if kept.truth.until is Until.NEVER:
@@ -110,22 +149,32 @@ class Kept:
 
 
 class _Answer:
-    """An answer on its way, noted down where it is to be kept. body: None where it is not."""
+    """An answer on its way, noted down where it is to be kept.
 
-    def __init__(self, send: Send) -> None:
-        self.keeping = Keeping()
+    body: None where it is not. known: called as soon as that is sure or the body is whole, before a client
+    that may be slow is sent it.
+    """
+
+    def __init__(self, send: Send, keeping: Keeping, known: Callable[[], None]) -> None:
+        self.keeping = keeping
         self.start: Message = {}
         self.body: bytearray | None = None
-        self._send = send
+        self._send, self._known = send, known
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and self.keeping.truth and message["status"] == 200:
-            # What those in front add to the headers is theirs.
-            self.start, self.body = {**message, "headers": list(message["headers"])}, bytearray()
+        if message["type"] == "http.response.start":
+            if self.keeping.truth and message["status"] == 200:
+                # What those in front add to the headers is theirs.
+                self.start, self.body = {**message, "headers": list(message["headers"])}, bytearray()
+            else:
+                self._known()
         elif message["type"] == "http.response.body" and self.body is not None:
             self.body += message.get("body", b"")
             if len(self.body) > LONGEST:
                 self.body = None
+                self._known()
+            elif not message.get("more_body", False):
+                self._known()
         await self._send(message)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -16,11 +17,12 @@ from sqlalchemy.orm import Session
 from scoring.scorers.base import ScorerSpec
 from service.access.roles import Role
 from service.afterwards.gc import CollectRequest, collect
-from service.api import kept
+from service.api import jobs, kept
 from service.api.app import create_app
 from service.api.news import News
 from service.db.states import RenderState, TrialKind
 from service.db.store import Store
+from service.recent_progress import Known, recent_progress
 from service.settings import Settings
 from tests.contract.vote_contract import a_vote, judgements, waiting_trials
 from tests.unit.service.searched import finish, leased, queue, run_trial, settings_in, weights_of
@@ -235,19 +237,19 @@ def test_the_answers_that_nobody_asked_for_the_longest_make_room(
         return job_of(self, job_id)
 
     monkeypatch.setattr(Store, "last_event_id", counted)
-    jobs = [queue(store, output=f"out{number}") for number in range(4)]
+    ids = [queue(store, output=f"out{number}") for number in range(4)]
 
     async def story() -> int:
         async with client_of(settings) as client:
-            size = len((await client.get(f"/api/v1/jobs/{jobs[0]}")).content)
+            size = len((await client.get(f"/api/v1/jobs/{ids[0]}")).content)
             monkeypatch.setattr(kept, "MOST_BYTES", 3 * (size + kept.BESIDE) + 100)
             asked.clear()
-            for job_id in (*jobs[:3], jobs[0], jobs[3], jobs[0], jobs[1]):
+            for job_id in (*ids[:3], ids[0], ids[3], ids[0], ids[1]):
                 assert (await client.get(f"/api/v1/jobs/{job_id}")).status_code == 200
         return 0
 
     run(story)
-    assert [job_id for job_id, _ in groupby(asked)] == [jobs[1], jobs[2], jobs[3], jobs[1]]
+    assert [job_id for job_id, _ in groupby(asked)] == [ids[1], ids[2], ids[3], ids[1]]
 
 
 def test_one_that_makes_room_while_it_is_asked_for_is_given_all_the_same(
@@ -271,6 +273,93 @@ def test_one_that_makes_room_while_it_is_asked_for_is_given_all_the_same(
             monkeypatch.setattr(News, "arrive", slowly)
             assert (await client.get(path)).content == first.content
             assert (await client.get(path)).content == first.content
+        return 0
+
+    run(story)
+
+
+@dataclass
+class Held:
+    """Holds the first handler that has looked at a job, until told to go on. looks: how many did."""
+
+    looks: int = 0
+    begun: threading.Event = field(default_factory=threading.Event)
+    may_go_on: threading.Event = field(default_factory=threading.Event)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    held = Held()
+
+    def slowly(store: Store, job_id: str) -> Known:
+        known = recent_progress(store, job_id)
+        held.looks += 1
+        if held.looks == 1:
+            held.begun.set()
+            assert held.may_go_on.wait(30)
+        return known
+
+    monkeypatch.setattr(jobs, "recent_progress", slowly)
+    return held
+
+
+def test_many_who_ask_for_the_same_at_once_cost_one_handler(
+    settings: Settings, store: Store, held: Held
+) -> None:
+    path = f"/api/v1/jobs/{queue(store)}"
+
+    async def story() -> int:
+        async with client_of(settings) as client:
+            asked = [asyncio.create_task(client.get(path))]
+            await asyncio.to_thread(held.begun.wait, 30)
+            asked += [asyncio.create_task(client.get(path)) for _ in range(20)]
+            await asyncio.sleep(0.2)
+            held.may_go_on.set()
+            answers = await asyncio.gather(*asked)
+            assert [answer.status_code for answer in answers] == [200] * 21
+            assert {answer.content for answer in answers} == {answers[0].content}
+            assert held.looks == 1
+        return 0
+
+    run(story)
+
+
+def test_who_waits_for_another_is_not_told_what_was_true_before_he_asked(
+    settings: Settings, store: Store, held: Held
+) -> None:
+    job_id = queue(store)
+    path = f"/api/v1/jobs/{job_id}"
+
+    async def story() -> int:
+        async with client_of(settings) as client:
+            first = asyncio.create_task(client.get(path))
+            await asyncio.to_thread(held.begun.wait, 30)
+            store.pause_job(job_id)
+            second = asyncio.create_task(client.get(path))
+            await asyncio.sleep(0.2)
+            assert not second.done()
+            held.may_go_on.set()
+            assert (await second).json()["state"] == "paused"
+            assert (await first).status_code == 200
+        return 0
+
+    run(story)
+
+
+def test_who_waits_for_one_that_fails_gets_an_answer_of_his_own(
+    settings: Settings, store: Store, held: Held
+) -> None:
+    path = f"/api/v1/jobs/{queue(store)}"
+
+    async def story() -> int:
+        async with client_of(settings) as client:
+            first = asyncio.create_task(client.get(path))
+            await asyncio.to_thread(held.begun.wait, 30)
+            others = [asyncio.create_task(client.get(path)) for _ in range(3)]
+            await asyncio.sleep(0.2)
+            first.cancel()
+            held.may_go_on.set()
+            assert [answer.status_code for answer in await asyncio.gather(*others)] == [200] * 3
         return 0
 
     run(story)
