@@ -115,13 +115,13 @@ class Kept:
         """Have it answered, and keep the answer where its handler says so."""
         made = asyncio.Event()
 
-        def keep_it() -> None:
+        def known() -> None:
             if count is not None and answer.keeping.truth is not None and answer.body is not None:
                 route = scope.get("route")
                 self._keep(key, _Kept(answer.keeping.truth, count, route, answer.start, bytes(answer.body)))
             made.set()
 
-        answer = _Answer(send, Keeping(lambda: self._coming.update({key: made})), keep_it)
+        answer = _Answer(send, Keeping(lambda: self._coming.update({key: made})), known)
         scope[_KEY] = answer.keeping
         count = self._news.count if await self._news.begin() else None
         try:

@@ -303,6 +303,13 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
     return held
 
 
+async def begun(held: Held, client: httpx.AsyncClient, path: str) -> asyncio.Task[httpx.Response]:
+    """The first request of a path, once its handler is held."""
+    first = asyncio.create_task(client.get(path))
+    assert await asyncio.to_thread(held.begun.wait, 30)
+    return first
+
+
 def test_many_who_ask_for_the_same_at_once_cost_one_handler(
     settings: Settings, store: Store, held: Held
 ) -> None:
@@ -310,8 +317,7 @@ def test_many_who_ask_for_the_same_at_once_cost_one_handler(
 
     async def story() -> int:
         async with client_of(settings) as client:
-            asked = [asyncio.create_task(client.get(path))]
-            await asyncio.to_thread(held.begun.wait, 30)
+            asked = [await begun(held, client, path)]
             asked += [asyncio.create_task(client.get(path)) for _ in range(20)]
             await asyncio.sleep(0.2)
             held.may_go_on.set()
@@ -332,8 +338,7 @@ def test_who_waits_for_another_is_not_told_what_was_true_before_he_asked(
 
     async def story() -> int:
         async with client_of(settings) as client:
-            first = asyncio.create_task(client.get(path))
-            await asyncio.to_thread(held.begun.wait, 30)
+            first = await begun(held, client, path)
             store.pause_job(job_id)
             second = asyncio.create_task(client.get(path))
             await asyncio.sleep(0.2)
@@ -353,8 +358,7 @@ def test_who_waits_for_one_that_fails_gets_an_answer_of_his_own(
 
     async def story() -> int:
         async with client_of(settings) as client:
-            first = asyncio.create_task(client.get(path))
-            await asyncio.to_thread(held.begun.wait, 30)
+            first = await begun(held, client, path)
             others = [asyncio.create_task(client.get(path)) for _ in range(3)]
             await asyncio.sleep(0.2)
             first.cancel()
